@@ -1,0 +1,1 @@
+"""What a detector is, as data. Imports no torch."""

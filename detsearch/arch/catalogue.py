@@ -1,0 +1,154 @@
+"""The catalogue of modules: one `Descriptor` per kind, ours in `arch.modules`, other people's by the entry point
+group ``detsearch.modules``.
+
+A third party's package declares
+
+    [project.entry-points."detsearch.modules"]
+    mine = "mypackage.detsearch_modules:MODULES"
+
+where MODULES is a Descriptor or a sequence of them. Loading it must not import torch: a builder is a lazy path.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any, Final, TypeAlias
+
+from detsearch.arch.spec import SLOTS, ModuleSpec, NetworkSpec, Slot
+from detsearch.errors import DetsearchError, SpecError
+
+ENTRY_POINT_GROUP: Final = "detsearch.modules"
+ABSENT: Final = "none"
+"""How an empty neck or proposals slot is called in text and in `beside`."""
+
+Order: TypeAlias = Callable[[Any, Any], bool]
+"""``order(a, b)``: is b at least as deep or wide as a? Must be reflexive, antisymmetric and transitive."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Descriptor:
+    """One kind of module.
+
+    `token` is its name in text. `builder` is the lazy path ``package.module:function`` of a function that the
+    assembling code calls with keywords, by slot:
+
+    * backbone ``(spec, *, norm) -> module`` with attribute ``out: FeatureSpec``
+    * neck ``(spec, *, features, norm) -> module`` with attribute ``out: FeatureSpec``
+    * proposals ``(spec, *, features, norm) -> module``
+    * head ``(spec, *, features, num_classes, norm) -> module``
+
+    `beside` restricts the other slots: slot -> tokens that may stand there (`ABSENT` for none, ``*`` for any that is
+    present); slots not named are free. `order` names the fields that make a network deeper or wider, each with its
+    order; all other fields must be equal for two specs to be comparable. `names` are well-known instances
+    (``resnet50``), usable wherever the token is. `levels`, for a backbone, gives the levels of its maps and, for a
+    neck, of its output: ``levels(spec, levels below)``; it lets a combination be refused before anything is built.
+    """
+
+    slot: Slot
+    token: str
+    spec: type[ModuleSpec]
+    builder: str
+    summary: str
+    beside: Mapping[Slot, tuple[str, ...]] = field(default_factory=dict)
+    order: Mapping[str, Order] = field(default_factory=dict)
+    names: Mapping[str, ModuleSpec] = field(default_factory=dict)
+    levels: Callable[[Any, tuple[int, ...]], tuple[int, ...]] | None = None
+
+    def load_builder(self) -> Callable[..., Any]:
+        """Import the builder; this is where torch comes in."""
+        module, _, function = self.builder.partition(":")
+        loaded: Callable[..., Any] = getattr(importlib.import_module(module), function)
+        return loaded
+
+    def leq(self, a: ModuleSpec, b: ModuleSpec) -> bool:
+        """Is b, of this kind as a is, the same as a or deeper or wider?"""
+        return all(
+            self.order[f.name](getattr(a, f.name), getattr(b, f.name))
+            if f.name in self.order
+            else getattr(a, f.name) == getattr(b, f.name)
+            for f in fields(a)
+        )
+
+
+class Catalogue:
+    """Descriptors by token, by name and by spec class; tokens and names are unique over all slots."""
+
+    def __init__(self, descriptors: Iterable[Descriptor]) -> None:
+        self._by_token: dict[str, Descriptor] = {}
+        self._by_name: dict[str, tuple[Descriptor, ModuleSpec]] = {}
+        self._by_spec: dict[type[ModuleSpec], Descriptor] = {}
+        for descriptor in descriptors:
+            self._add(descriptor)
+
+    def _add(self, descriptor: Descriptor) -> None:
+        for word in (descriptor.token, *descriptor.names):
+            if word in self._by_token or word in self._by_name or word == ABSENT:
+                raise DetsearchError(f"module name {word!r} is taken twice; rename it in {descriptor.builder}")
+        if descriptor.spec in self._by_spec:
+            raise DetsearchError(f"{descriptor.spec.__name__} describes two kinds of module")
+        self._by_token[descriptor.token] = descriptor
+        self._by_spec[descriptor.spec] = descriptor
+        self._by_name.update({name: (descriptor, spec) for name, spec in descriptor.names.items()})
+
+    def __iter__(self) -> Iterator[Descriptor]:
+        return iter(self._by_token.values())
+
+    def get(self, token: str) -> Descriptor | None:
+        return self._by_token.get(token)
+
+    def named(self, name: str) -> tuple[Descriptor, ModuleSpec] | None:
+        return self._by_name.get(name)
+
+    def of(self, spec: ModuleSpec) -> Descriptor:
+        """The descriptor of a spec; SpecError if its kind is not in the catalogue."""
+        try:
+            return self._by_spec[type(spec)]
+        except KeyError:
+            raise SpecError("module", "a kind in the catalogue", type(spec).__name__) from None
+
+    def words(self) -> list[str]:
+        """Every token and name, for suggestions."""
+        return [*self._by_token, *self._by_name]
+
+    def check(self, network: NetworkSpec) -> None:
+        """Raise SpecError if the modules of a network cannot stand beside each other."""
+        tokens = {slot: ABSENT if part is None else self.of(part).token for slot, part in self._parts(network)}
+        for slot, part in self._parts(network):
+            if part is None:
+                continue
+            descriptor = self.of(part)
+            if descriptor.slot != slot:
+                raise SpecError(slot, f"a {slot}", f"{descriptor.token}, which is a {descriptor.slot}")
+            for other, allowed in descriptor.beside.items():
+                if tokens[other] not in allowed and not ("*" in allowed and tokens[other] != ABSENT):
+                    wanted = " or ".join("any" if word == "*" else word for word in allowed)
+                    raise SpecError(f"{other} beside {descriptor.token}", wanted, tokens[other])
+        self.levels(network)
+
+    def levels(self, network: NetworkSpec) -> tuple[int, ...]:
+        """Levels of the maps that reach the head; SpecError where the neck cannot make its levels."""
+        levels: tuple[int, ...] = ()
+        for part in (network.backbone, network.neck):
+            if part is not None and (given := self.of(part).levels) is not None:
+                levels = given(part, levels)
+        return levels
+
+    @staticmethod
+    def _parts(network: NetworkSpec) -> list[tuple[Slot, ModuleSpec | None]]:
+        return [(slot, network.part(slot)) for slot in SLOTS]
+
+
+@cache
+def catalogue() -> Catalogue:
+    """Every module known to this installation: ours and those of installed packages."""
+    from detsearch.arch.modules import MODULES  # the modules need Descriptor from here
+
+    found: list[Descriptor] = list(MODULES)
+    for point in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda point: point.name):
+        loaded = point.load()
+        found.extend([loaded] if isinstance(loaded, Descriptor) else loaded)
+    return Catalogue(found)
