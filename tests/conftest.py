@@ -1,0 +1,53 @@
+"""What every test shares: one thread, lock files of its own, reproducible hypothesis, the real data."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before numpy or torch is imported: pytest-xdist uses the cores
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+settings.register_profile("local", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", parent=settings.get_profile("local"), derandomize=True, print_blob=True)
+settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_lock_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Measurements of the tests and of a search that runs beside them do not wait for each other."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DETSEARCH_LOCK_DIR", str(tmp_path_factory.mktemp("locks")))
+        yield
+
+
+def _real_data(name: str) -> Path:
+    folder = DATA / name
+    if not folder.is_dir():
+        pytest.skip(f"real data absent: {folder} is not a folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def bccd() -> Path:
+    """Folder of the blood-cell images, Pascal VOC."""
+    return _real_data("bccd")
+
+
+@pytest.fixture(scope="session")
+def tiny_coco() -> Path:
+    """Folder of the 50 + 50 COCO images."""
+    return _real_data("tiny_coco")
