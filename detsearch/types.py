@@ -10,7 +10,7 @@ from typing import Any, Self, TypeAlias
 
 from detsearch.errors import SpecError
 
-JSON: TypeAlias = "None | bool | int | float | str | list[JSON] | dict[str, JSON]"
+JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -170,6 +170,4 @@ class Metrics:
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> Self:
-        return cls(
-            values=raw["values"], fidelity=Fidelity(**raw["fidelity"]), provenance=raw.get("provenance", {})
-        )
+        return cls(values=raw["values"], fidelity=Fidelity(**raw["fidelity"]), provenance=raw.get("provenance", {}))

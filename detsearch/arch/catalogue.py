@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
 from importlib.metadata import entry_points
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
-from detsearch.arch.spec import SLOTS, ModuleSpec, NetworkSpec, Slot
+from detsearch.arch.spec import SLOTS, DetectorSpec, ModuleSpec, NetworkSpec, Slot
 from detsearch.errors import DetsearchError, SpecError
 
 ENTRY_POINT_GROUP: Final = "detsearch.modules"
@@ -44,11 +44,13 @@ class Descriptor:
     `beside` restricts the other slots: slot -> tokens that may stand there (`ABSENT` for none, ``*`` for any that is
     present); slots not named are free. `order` names the fields that make a network deeper or wider, each with its
     order; all other fields must be equal for two specs to be comparable. `names` are well-known instances
-    (``resnet50``), usable wherever the token is. `levels`, for a backbone, gives the levels of its maps and, for a
-    neck, of its output: ``levels(spec, levels below)``; it lets a combination be refused before anything is built.
+    (``resnet50``), usable wherever the token is. `atom` is a field and the pattern of its text, where that text alone
+    stands for the module (a block code). `levels`, for a backbone, gives the levels of its maps and, for a neck, of
+    its output: ``levels(spec, levels below)``; it lets a combination be refused before anything is built.
+    Slot ``inner`` is for modules that stand in a field of another one.
     """
 
-    slot: Slot
+    slot: Slot | Literal["inner"]
     token: str
     spec: type[ModuleSpec]
     builder: str
@@ -56,6 +58,7 @@ class Descriptor:
     beside: Mapping[Slot, tuple[str, ...]] = field(default_factory=dict)
     order: Mapping[str, Order] = field(default_factory=dict)
     names: Mapping[str, ModuleSpec] = field(default_factory=dict)
+    atom: tuple[str, str] | None = None
     levels: Callable[[Any, tuple[int, ...]], tuple[int, ...]] | None = None
 
     def load_builder(self) -> Callable[..., Any]:
@@ -128,6 +131,12 @@ class Catalogue:
                     wanted = " or ".join("any" if word == "*" else word for word in allowed)
                     raise SpecError(f"{other} beside {descriptor.token}", wanted, tokens[other])
         self.levels(network)
+
+    def check_input(self, spec: DetectorSpec) -> None:
+        """Raise SpecError if the input is smaller than the largest stride of the maps that reach the head."""
+        stride = 2 ** max(self.levels(spec.network), default=0)
+        if min(spec.input.width, spec.input.height) < stride:
+            raise SpecError("input", f"at least {stride} pixels a side, the largest stride", str(spec.input))
 
     def levels(self, network: NetworkSpec) -> tuple[int, ...]:
         """Levels of the maps that reach the head; SpecError where the neck cannot make its levels."""

@@ -21,9 +21,9 @@ SLOTS: Final[tuple[Slot, ...]] = get_args(Slot)
 
 @dataclass(frozen=True)
 class ModuleSpec:
-    """Base of every module's description: a subclass is a frozen dataclass whose fields are values with a text form
-    (int, float, bool, str, a Literal, a tuple of ints, an `Atom`, another ModuleSpec), each with a default except an
-    atom that names the module.
+    """Base of every module's description: a subclass is a frozen dataclass whose fields are values with a text form:
+    int, float, bool, str, a Literal, a tuple of ints, a class with ``parse(text)`` and ``str()``, or another module.
+    Fields at their default are left out of the text, so a field without one is always written.
 
     A subclass checks its own fields in `__post_init__` and raises SpecError that names the field.
     """

@@ -1,0 +1,1 @@
+"""Sets of detectors that a search may propose."""

@@ -1,0 +1,239 @@
+"""SM-NAS block codes (Yao et al., AAAI 2020, stage two).
+
+    <block>_<base width>_<stage 2>-<stage 3>-<stage 4>-<stage 5>        basicblock_64_1-21-21-12
+
+In a stage each digit is a block: ``1`` keeps the width, ``2`` doubles it. A ``-`` starts a stage of half the
+resolution, whose first block has stride 2; the first block of stage 2 has stride 1, since the stem already ends at
+stride 4. The base width is the width before the first ``2``. Stage l ends in the field's level P{l}.
+
+The closed forms here count what `nn.backbones.coded` builds; a test holds the two equal.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final, Literal, NamedTuple, get_args
+
+import numpy as np
+
+from detsearch.errors import SpecError
+from detsearch.types import InputSize
+
+Block = Literal["basicblock", "bottleneck", "Xbottleneck", "mbblock"]
+Stem = Literal["deep", "7x7"]
+"""``deep``: two 3x3 convolutions of stride 2 (base/2, then base channels), as in SM-NAS; ``7x7``: the classical 7x7
+convolution of stride 2 with base channels and a 3x3 max-pooling of stride 2, as in ResNet."""
+
+BLOCKS: Final[tuple[Block, ...]] = get_args(Block)
+STEMS: Final[tuple[Stem, ...]] = get_args(Stem)
+OUT_FACTOR: Final[dict[Block, int]] = {"basicblock": 1, "bottleneck": 4, "Xbottleneck": 4, "mbblock": 1}
+"""Channels that a block gives out, per unit of width."""
+EXPANSION: Final = 6
+"""Of the inverted residual (MobileNetV2)."""
+FIRST_STAGE: Final = 2
+MAX_BLOCKS: Final = 512
+"""A code with more blocks than this is refused: it is a mistake or an attack, not a network."""
+
+
+class ConvShape(NamedTuple):
+    """One convolution with the normalisation that follows it, as the closed forms see it."""
+
+    inputs: int
+    outputs: int
+    kernel: int
+    groups: int
+    height: int
+    width: int
+
+    @property
+    def params(self) -> int:
+        """Weights without bias, and the norm's scale and shift."""
+        return self.outputs * (self.inputs // self.groups) * self.kernel**2 + 2 * self.outputs
+
+    @property
+    def macs(self) -> int:
+        return self.outputs * (self.inputs // self.groups) * self.kernel**2 * self.height * self.width
+
+
+class BlockShape(NamedTuple):
+    """One block of a code: its stage, input and output channels, width (planes) and stride."""
+
+    stage: int
+    inputs: int
+    outputs: int
+    planes: int
+    stride: int
+
+
+@dataclass(frozen=True)
+class BlockCode:
+    """A backbone's stages. `stages` are four non-empty strings of ``1`` and ``2``."""
+
+    block: Block
+    base: int
+    stages: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if self.block not in BLOCKS:
+            raise SpecError("block code", " or ".join(BLOCKS), repr(self.block))
+        if not 4 <= self.base <= 1024 or self.base % 2:
+            raise SpecError("base width of a block code", "an even number from 4 to 1024", str(self.base))
+        if len(self.stages) != 4:
+            raise SpecError(
+                "block code", "four stages joined by '-'", f"{len(self.stages)} in {'-'.join(self.stages)!r}"
+            )
+        for number, stage in enumerate(self.stages, FIRST_STAGE):
+            if not stage or set(stage) - {"1", "2"}:
+                raise SpecError(f"stage {number} of a block code", "one or more of the digits 1 and 2", repr(stage))
+        if self.depth > MAX_BLOCKS or self.doublings > 8:
+            raise SpecError("block code", f"at most {MAX_BLOCKS} blocks and 8 doublings", str(self))
+
+    @classmethod
+    def parse(cls, text: str) -> BlockCode:
+        """Read a code; SpecError says which part is wrong."""
+        parts = text.split("_")
+        if len(parts) != 3 or re.fullmatch("[0-9]{1,5}", parts[1]) is None:
+            raise SpecError("block code", "<block>_<base width>_<stages> such as basicblock_64_1-21-21-12", repr(text))
+        block, base, stages = parts
+        return cls(block, int(base), tuple(stages.split("-")))  # type: ignore[arg-type]  # checked by __post_init__
+
+    def __str__(self) -> str:
+        return f"{self.block}_{self.base}_{'-'.join(self.stages)}"
+
+    @property
+    def depth(self) -> int:
+        """Number of blocks."""
+        return sum(map(len, self.stages))
+
+    @property
+    def doublings(self) -> int:
+        return sum(stage.count("2") for stage in self.stages)
+
+    @cached_property
+    def blocks(self) -> tuple[BlockShape, ...]:
+        """Every block in order, with its channels and stride."""
+        factor, planes, inputs = OUT_FACTOR[self.block], self.base, self.base
+        shapes = []
+        for stage, digits in enumerate(self.stages, FIRST_STAGE):
+            for i, digit in enumerate(digits):
+                planes *= int(digit)
+                stride = 2 if i == 0 and stage > FIRST_STAGE else 1
+                shapes.append(BlockShape(stage, inputs, planes * factor, planes, stride))
+                inputs = planes * factor
+        return tuple(shapes)
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Channels of P2..P5."""
+        return tuple({shape.stage: shape.outputs for shape in self.blocks}.values())
+
+    def convolutions(self, size: InputSize, stem: Stem = "deep") -> Iterator[ConvShape]:
+        """Every convolution at an input of `size` pixels."""
+        base, (height, width) = self.base, (_half(size.height), _half(size.width))
+        if stem == "deep":
+            yield ConvShape(3, base // 2, 3, 1, height, width)
+            height, width = _half(height), _half(width)
+            yield ConvShape(base // 2, base, 3, 1, height, width)
+        else:
+            yield ConvShape(3, base, 7, 1, height, width)
+            height, width = _half(height), _half(width)
+        for shape in self.blocks:
+            before = (height, width)
+            if shape.stride == 2:
+                height, width = _half(height), _half(width)
+            yield from self._convolutions(shape, before, (height, width))
+
+    def _convolutions(self, shape: BlockShape, before: tuple[int, int], after: tuple[int, int]) -> Iterator[ConvShape]:
+        inputs, outputs, planes = shape.inputs, shape.outputs, shape.planes
+        if self.block == "basicblock":
+            yield ConvShape(inputs, planes, 3, 1, *after)
+            yield ConvShape(planes, planes, 3, 1, *after)
+        elif self.block == "mbblock":
+            hidden = inputs * EXPANSION
+            yield ConvShape(inputs, hidden, 1, 1, *before)
+            yield ConvShape(hidden, hidden, 3, hidden, *after)
+            yield ConvShape(hidden, outputs, 1, 1, *after)
+            return  # no projection: an inverted residual has a shortcut only where the shape stays
+        else:
+            inner, groups = (planes * 2, self.base // 2) if self.block == "Xbottleneck" else (planes, 1)
+            yield ConvShape(inputs, inner, 1, 1, *before)
+            yield ConvShape(inner, inner, 3, groups, *after)
+            yield ConvShape(inner, outputs, 1, 1, *after)
+        if shape.stride == 2 or inputs != outputs:
+            yield ConvShape(inputs, outputs, 1, 1, *after)
+
+    def params(self, stem: Stem = "deep") -> int:
+        """Parameters of the backbone, norms included, without a classifier."""
+        return sum(conv.params for conv in self.convolutions(InputSize(32, 32), stem))
+
+    def macs(self, size: InputSize, stem: Stem = "deep") -> int:
+        """Multiply-accumulates of the backbone's convolutions at `size`, batch 1."""
+        return sum(conv.macs for conv in self.convolutions(size, stem))
+
+
+def leq(a: BlockCode, b: BlockCode) -> bool:
+    """Is b the same as a, deeper, or wider?
+
+    Same kind of block; b's base is at least a's; in every stage b has at least as many blocks, and each is at least as
+    wide as a's block in that place. So an earlier doubling is wider. Widths only grow along a code, so that what b's
+    stages give out is at least as wide too.
+    """
+    if a.block != b.block or a.base > b.base:
+        return False
+    for wide_a, wide_b in zip(_widths(a), _widths(b), strict=True):
+        if len(wide_a) > len(wide_b) or any(x > y for x, y in zip(wide_a, wide_b, strict=False)):
+            return False
+    return True
+
+
+def _widths(code: BlockCode) -> list[list[int]]:
+    """Width of every block, by stage."""
+    stages: list[list[int]] = [[] for _ in code.stages]
+    for shape in code.blocks:
+        stages[shape.stage - FIRST_STAGE].append(shape.planes)
+    return stages
+
+
+def mutate(code: BlockCode, rng: np.random.Generator, *, max_depth: int = 102) -> BlockCode:
+    """A code that differs by one step: a block that keeps the width added or removed, or a doubling moved to a
+    neighbouring block. The number of doublings and the base stay; no stage becomes empty."""
+    options = list(steps(code, max_depth=max_depth))
+    return options[int(rng.integers(len(options)))] if options else code
+
+
+def steps(code: BlockCode, *, max_depth: int = 102) -> Iterator[BlockCode]:
+    """Every code that is one step of `mutate` away, each once."""
+    seen = {code.stages}
+
+    def fresh(stages: tuple[str, ...]) -> bool:
+        new = stages not in seen
+        seen.add(stages)
+        return new
+
+    for i, stage in enumerate(code.stages):
+        for at in range(len(stage) + 1):
+            added = (*code.stages[:i], f"{stage[:at]}1{stage[at:]}", *code.stages[i + 1 :])
+            if code.depth < max_depth and fresh(added):
+                yield BlockCode(code.block, code.base, added)
+        for at, digit in enumerate(stage):
+            removed = (*code.stages[:i], stage[:at] + stage[at + 1 :], *code.stages[i + 1 :])
+            if digit == "1" and len(stage) > 1 and fresh(removed):
+                yield BlockCode(code.block, code.base, removed)
+    flat, lengths = "".join(code.stages), [len(stage) for stage in code.stages]
+    for at in range(len(flat) - 1):
+        if flat[at] != flat[at + 1]:
+            swapped = flat[:at] + flat[at + 1] + flat[at] + flat[at + 2 :]
+            cuts = [sum(lengths[:i]) for i in range(len(lengths) + 1)]
+            moved = tuple(swapped[a:b] for a, b in itertools.pairwise(cuts))
+            if fresh(moved):
+                yield BlockCode(code.block, code.base, moved)
+
+
+def _half(side: int) -> int:
+    """A side after a 3x3 stride-2 convolution of padding 1 (7x7 of padding 3, pooling alike)."""
+    return math.ceil(side / 2)

@@ -1,0 +1,78 @@
+"""Published detectors by name, and the one function that reads whatever a user calls a detector."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from detsearch.arch.catalogue import catalogue
+from detsearch.arch.code import parse_detector, parse_network
+from detsearch.arch.spec import DetectorSpec, NetworkSpec
+from detsearch.errors import SpecError
+from detsearch.types import InputSize
+
+PRESETS: Final[Mapping[str, str]] = {
+    f"retinanet_{short}_fpn": f"{backbone}/fpn/retinanet@1333x800"
+    for short, backbone in (
+        ("r18", "resnet18"),
+        ("r34", "resnet34"),
+        ("r50", "resnet50"),
+        ("r101", "resnet101"),
+        ("mobilenetv2", "mobilenetv2"),
+    )
+} | {
+    "retinanet_slim": "basicblock_16_11-21-21-21/fpn(levels=3-4-5-6,width=64)/retinanet(depth=2)/gn_ws@320x256",
+}
+"""Detector text by name. `retinanet_slim` is ours, sized for a CPU; the others are as published."""
+
+
+def preset(name: str) -> DetectorSpec:
+    """A detector by its name; SpecError with a suggestion."""
+    if name not in PRESETS:
+        near = difflib.get_close_matches(name, PRESETS, 1)
+        hint = f"did you mean {near[0]}?" if near else None
+        raise SpecError("preset", f"one of {', '.join(PRESETS)}", repr(name), hint)
+    return parse_detector(PRESETS[name])
+
+
+def resolve(text: str, size: InputSize | None = None) -> DetectorSpec:
+    """Read a preset's name, a detector or network text, or the path of a file that holds one of them on its first line.
+
+    `size` overrides the input size; it is needed where the text is a network without one.
+    """
+    text = text.strip()
+    if text in PRESETS:
+        spec = preset(text)
+    elif (path := Path(text)).suffix in (".txt", ".spec") or (len(text) < 1024 and path.is_file()):
+        return resolve(_first_line(path), size)
+    elif "@" in text:
+        spec = parse_detector(text)
+    elif size is not None and ("/" in text or "(" in text):
+        spec = parse_network(text).at(size)
+    elif "/" in text or "(" in text:
+        parse_network(text)  # a mistake in it is the better message
+        raise SpecError("detector", "an input size", repr(text), "add @WxH or --input WxH")
+    else:
+        spec = preset(text)
+    if size is not None:
+        spec = spec.network.at(size)
+        catalogue().check_input(spec)
+    return spec
+
+
+def network_of(text: str) -> NetworkSpec:
+    """The network of whatever `resolve` reads, whether or not an input size is given."""
+    return resolve(text, None if "@" in text or text in PRESETS else InputSize(512, 512)).network
+
+
+def _first_line(path: Path) -> str:
+    try:
+        with path.open(encoding="utf-8") as file:
+            line = file.readline(8192).strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(str(path), "a text file with a detector on its first line", str(error)) from None
+    if not line or line in (str(path), path.name):
+        raise SpecError(str(path), "a detector on the first line", "nothing")
+    return line
