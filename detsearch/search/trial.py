@@ -1,0 +1,148 @@
+"""What a trial is, and the callables between which a study stands: cost, evaluate, strategy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+
+from detsearch.arch.spec import DetectorSpec
+from detsearch.errors import DetsearchError
+from detsearch.types import CostMetrics, Fidelity, Metrics
+
+
+class TrialState(StrEnum):
+    """Where a trial stands. Complete, pruned and failed are final."""
+
+    WAITING = "waiting"  # proposed, not started
+    RUNNING = "running"  # being evaluated, under a lease
+    COMPLETE = "complete"
+    PRUNED = "pruned"  # left out before training, for a recorded reason
+    FAILED = "failed"  # for a recorded reason
+    PREEMPTED = "preempted"  # started, interrupted, to be run again
+
+    @property
+    def final(self) -> bool:
+        return self in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAILED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proposal:
+    """A candidate and where it comes from: `origin` names the move, `parents` the numbers of the trials it grew from."""
+
+    spec: DetectorSpec
+    origin: str
+    parents: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """One candidate of a study as the ledger has it. Numbers start at 0 and have no gaps.
+
+    `attempts` counts how often its evaluation was started; `started` and `finished` belong to the last attempt.
+    """
+
+    number: int
+    code: str  # the spec as text
+    spec: DetectorSpec
+    state: TrialState
+    fidelity: Fidelity
+    seed: int
+    origin: str
+    parents: tuple[int, ...] = ()
+    cost: CostMetrics | None = None
+    metrics: Metrics | None = None
+    reason: str | None = None
+    started: datetime | None = None
+    finished: datetime | None = None
+    attempts: int = 0
+
+    def values(self) -> dict[str, float]:
+        """All figures by name: what the evaluation found and what the candidate costs; a cost measured before training
+        wins over a metric of the same name, because pruning and limits have used it."""
+        found = {} if self.metrics is None else dict(self.metrics.values)
+        return found if self.cost is None else found | self.cost.values()
+
+    @property
+    def seconds(self) -> float | None:
+        """Wall time of the last attempt, None where it did not start or end."""
+        if self.started is None or self.finished is None:
+            return None
+        return (self.finished - self.started).total_seconds()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, the spec as its code."""
+        return {
+            "number": self.number,
+            "code": self.code,
+            "state": str(self.state),
+            "fidelity": {"epochs": self.fidelity.epochs},
+            "seed": self.seed,
+            "origin": self.origin,
+            "parents": list(self.parents),
+            "cost": None if self.cost is None else self.cost.to_json(),
+            "metrics": None if self.metrics is None else self.metrics.to_json(),
+            "reason": self.reason,
+            "started": None if self.started is None else self.started.isoformat(),
+            "finished": None if self.finished is None else self.finished.isoformat(),
+            "attempts": self.attempts,
+        }
+
+
+class TrialInterrupted(DetsearchError):
+    """Raised by an evaluate that was asked to stop, after it saved its state in its folder."""
+
+
+def _silent(epoch: int, epochs: int, message: str) -> None:
+    """A report that nobody reads."""
+
+
+def _never() -> bool:
+    return False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialContext:
+    """What an evaluation is given to work with.
+
+    `folder` is its own, and the same one when it is called again after an interruption. `threads` is how many CPU
+    threads it may use. `report(epoch, epochs, message)` says how far it is (epoch 1 is the first finished one).
+    `should_stop()` is to be asked often: once it is true, save and raise TrialInterrupted.
+    """
+
+    folder: Path
+    device: str = "cpu"
+    threads: int = 1
+    report: Callable[[int, int, str], None] = _silent
+    should_stop: Callable[[], bool] = _never
+
+
+Cost: TypeAlias = Callable[[DetectorSpec], CostMetrics]
+"""What a candidate costs, before any training."""
+
+Evaluate: TypeAlias = Callable[[DetectorSpec, Fidelity, int, TrialContext], Metrics]
+"""``evaluate(spec, fidelity, seed, context)``: train and score a candidate."""
+
+
+class Strategy(Protocol):
+    """How the next candidate is chosen. `propose` is pure: equal arguments give equal proposals in any process."""
+
+    def propose(self, history: Sequence[Trial], running: Sequence[Trial], rng: np.random.Generator) -> Proposal | None:
+        """The next candidate; never one that is in `history` (final states) or `running` (all others), both in order
+        of their numbers. None where the space is exhausted."""
+        ...
+
+
+def proposal_rng(seed: int, number: int) -> np.random.Generator:
+    """The generator with which trial `number` of a study is proposed: independent of how the study got there."""
+    return np.random.default_rng(np.random.SeedSequence([seed, number]))
+
+
+def trial_seed(seed: int, number: int) -> int:
+    """The seed that trial `number` is evaluated with, independent of the one that it was proposed with."""
+    return int(np.random.SeedSequence([seed, number], spawn_key=(1,)).generate_state(1)[0])
