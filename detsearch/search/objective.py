@@ -43,7 +43,7 @@ class Objective:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read ``name`` or ``name:max|min``; without a direction the name must be a known one. RecipeError otherwise."""
+        """Read ``name`` or ``name:max|min``; RecipeError, also where a name without direction is not a known one."""
         match = re.fullmatch(rf"({_NAME})(?::(min|max))?", text.strip())
         if match is None:
             raise RecipeError("objective", "NAME:max or NAME:min, such as ap:max", repr(text))
@@ -106,5 +106,5 @@ def check_objectives(objectives: Sequence[Objective]) -> None:
 
 def vector(values: Mapping[str, float], objectives: Sequence[Objective]) -> NDArray[np.float64]:
     """The values as a (len(objectives),) vector for minimisation: maximised ones change sign, missing ones are NaN."""
-    raw = np.array([values.get(objective.name, np.nan) for objective in objectives], dtype=np.float64)
-    return raw * np.array([-1.0 if objective.maximise else 1.0 for objective in objectives])
+    signed = [(-1.0 if o.maximise else 1.0) * values.get(o.name, np.nan) for o in objectives]
+    return np.array(signed, dtype=np.float64)

@@ -33,7 +33,7 @@ class TrialState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proposal:
-    """A candidate and where it comes from: `origin` names the move, `parents` the numbers of the trials it grew from."""
+    """A candidate and where it comes from: `origin` names the move, `parents` the trials that it grew from."""
 
     spec: DetectorSpec
     origin: str

@@ -1,0 +1,95 @@
+"""Pareto mathematics as free functions of arrays of shape (n, m): n points, m objectives, all minimised.
+
+A point dominates another if it is nowhere larger and somewhere smaller; so equal points do not dominate each other and
+are all kept. A point with a NaN or an infinity is not comparable: it is never on the front, ranks after every finite
+point, and changes nothing for the others (moocore alone would let one NaN spoil the whole answer).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import moocore
+import numpy as np
+from numpy.typing import NDArray
+
+from detsearch.search.objective import Objective, vector
+from detsearch.search.trial import Trial, TrialState
+from detsearch.types import Fidelity
+
+Points = NDArray[np.float64]
+
+
+def finite(points: Points) -> NDArray[np.bool_]:
+    """(n,) mask of the points that can be compared."""
+    mask: NDArray[np.bool_] = np.isfinite(points).all(axis=1)
+    return mask
+
+
+def non_dominated(points: Points) -> NDArray[np.bool_]:
+    """(n,) mask of the points that no other point dominates."""
+    mask = finite(points)
+    if mask.any():
+        mask[mask] = moocore.is_nondominated(points[mask], keep_weakly=True)
+    return mask
+
+
+def ranks(points: Points) -> NDArray[np.int64]:
+    """(n,) front numbers of non-dominated sorting: 0 for the front, 1 for the front without it, and so on."""
+    mask = finite(points)
+    found = np.zeros(len(points), dtype=np.int64)
+    if mask.any():
+        found[mask] = moocore.pareto_rank(points[mask])
+        found[~mask] = found[mask].max() + 1
+    return found
+
+
+def crowding_distance(points: Points) -> Points:
+    """(n,) distances of NSGA-II (Deb et al. 2002, section III-B) between points of one front; all must be finite.
+
+    The sum over objectives of the gap between a point's two neighbours, relative to the objective's range; infinite at
+    both ends. Of equal points the first counts and the others get 0, so that copies do not attract a search.
+    """
+    found = np.zeros(len(points))
+    distinct, first = np.unique(points, axis=0, return_index=True)
+    sums = np.zeros(len(distinct))
+    for column in distinct.T:
+        order = np.argsort(column, kind="stable")
+        ordered = column[order]
+        extent = ordered[-1] - ordered[0] if len(ordered) else 0.0
+        if extent > 0:
+            gaps = np.full(len(ordered), np.inf)
+            gaps[1:-1] = (ordered[2:] - ordered[:-2]) / extent
+            sums[order] += gaps
+    found[first] = np.inf if len(distinct) <= 2 else sums
+    return found
+
+
+def hypervolume(points: Points, reference: Sequence[float]) -> float:
+    """Volume that the points dominate below `reference`, an (m,) point; points not below it add nothing."""
+    kept = points[finite(points)]
+    return float(moocore.hypervolume(kept, ref=np.asarray(reference, dtype=np.float64))) if len(kept) else 0.0
+
+
+def measured(trials: Sequence[Trial], objectives: Sequence[Objective], fidelity: Fidelity | None = None) -> list[Trial]:
+    """The complete trials that can be compared with each other: all objectives finite, one fidelity (the highest that
+    a complete trial has, unless given)."""
+    complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
+    if fidelity is None and complete:
+        fidelity = max(trial.fidelity for trial in complete)
+    return [t for t in complete if t.fidelity == fidelity and np.isfinite(vector(t.values(), objectives)).all()]
+
+
+def matrix(trials: Sequence[Trial], objectives: Sequence[Objective]) -> Points:
+    """(n, m) values of trials for minimisation."""
+    if not trials:
+        return np.empty((0, len(objectives)))
+    return np.stack([vector(trial.values(), objectives) for trial in trials])
+
+
+def front(trials: Sequence[Trial], objectives: Sequence[Objective], fidelity: Fidelity | None = None) -> list[Trial]:
+    """The `measured` trials that none of them dominates, in the given order; different trials with equal values all
+    stay, since the choice between them is the user's."""
+    compared = measured(trials, objectives, fidelity)
+    mask = non_dominated(matrix(compared, objectives))
+    return [trial for trial, kept in zip(compared, mask, strict=True) if kept]

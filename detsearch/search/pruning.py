@@ -1,0 +1,69 @@
+"""Partial order pruning (Li et al., "Partial Order Pruning: for Best Speed/Accuracy Trade-off in Neural Architecture
+Search", CVPR 2019): leave out candidates that cannot improve the front, before they are trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
+
+import numpy as np
+
+from detsearch.arch.spec import DetectorSpec
+from detsearch.search.objective import Objective
+from detsearch.search.pareto import matrix, measured
+from detsearch.search.trial import Trial
+from detsearch.types import Fidelity
+
+Leq: TypeAlias = Callable[[DetectorSpec, DetectorSpec], bool]
+"""``leq(a, b)``: is b the same as a, or deeper or wider and otherwise the same?"""
+
+
+def prune_reason(
+    spec: DetectorSpec,
+    costs: Mapping[str, float],
+    history: Sequence[Trial],
+    *,
+    leq: Leq,
+    objectives: Sequence[Objective],
+    fidelity: Fidelity,
+    slack: float = 0.0,
+) -> str | None:
+    """Why a candidate cannot improve the front, or None where that is not shown.
+
+    The assumption: a deeper or wider network, otherwise equal, is at least as good in every objective that is not in
+    `costs`, the figures known before training. So a candidate x is out if there are measured y and z with
+    leq(x, y), z at least as good as y (hence as x) in every such objective, and z at least as good as x in every known
+    one. z may be y. Under the assumption no *value* of the true front is lost; of two candidates with equal values one
+    may be.
+
+    `slack` guards against noise: z must be better than y by at least that much, in the unit of the objective (AP).
+    Only complete trials of `fidelity` are compared, since values of different fidelity say nothing about each other.
+    """
+    known = [objective for objective in objectives if objective.name in costs]
+    unknown = [objective for objective in objectives if objective.name not in costs]
+    trials = measured(history, objectives, fidelity)
+    signed = np.array([(-1.0 if o.maximise else 1.0) * costs[o.name] for o in known])
+    cheap_enough = (matrix(trials, known) <= signed).all(axis=1)  # NaN costs compare as False
+    if not cheap_enough.any():
+        return None
+    accuracy = matrix(trials, unknown)
+    rivals = np.flatnonzero(cheap_enough)
+    for index, larger in enumerate(trials):
+        better = (accuracy[rivals] <= accuracy[index] - slack).all(axis=1)
+        if better.any() and leq(spec, larger.spec):
+            rival = trials[rivals[np.argmax(better)]]
+            return _reason(larger, rival, costs, known, unknown)
+    return None
+
+
+def _reason(
+    larger: Trial, rival: Trial, costs: Mapping[str, float], known: Sequence[Objective], unknown: Sequence[Objective]
+) -> str:
+    def figures(values: Mapping[str, float], objectives: Sequence[Objective]) -> str:
+        return ", ".join(f"{objective.name}={values[objective.name]:.6g}" for objective in objectives)
+
+    y, z = larger.values(), rival.values()
+    return (
+        f"trial {larger.number}, as deep and wide or more, has {figures(y, unknown)}; "
+        f"trial {rival.number} has {figures(z, [*unknown, *known])}; this one has {figures(costs, known)}"
+    )
