@@ -19,7 +19,20 @@ from detsearch.types import InputSize
 DIMENSIONS: Final = ("backbone", "neck", "proposals", "head", "norm", "input")
 """The lists of choices that a recipe may give."""
 
-PAPER_INPUTS: Final = ("512x512", "800x600", "1080x720", "1333x800")
+LEVEL_SETS: Final = tuple(
+    "-".join(map(str, levels)) for count in range(3, 7) for levels in itertools.combinations(range(2, 8), count)
+)
+"""Every set of at least three of P2..P7: 42, which makes the size of the paper's space."""
+
+DEFAULT_CHOICES: Final[Mapping[str, Sequence[Any]]] = {
+    "backbone": ["resnet18", "resnet34", "resnet50", "resnet101", "mobilenetv2"],
+    "neck": [{"fpn": {"levels": LEVEL_SETS}}],
+    "proposals": [ABSENT],
+    "head": ["retinanet"],
+    "norm": ["bn"],
+    "input": ["512x512", "800x600", "1080x720", "1333x800"],
+}
+"""The paper's space as far as there are modules for it."""
 
 
 @dataclass(frozen=True)
@@ -43,18 +56,19 @@ class StructuralSpace:
 
         A choice is a module's text (``none`` for an empty neck or proposals), or a mapping from a token to lists of
         field values, which stands for their product: ``{fpn: {levels: [3-4-5, 2-3-4-5], width: [64, 128]}}``.
-        RecipeError names the list and the entry.
+        Parts that are not named keep `DEFAULT_CHOICES`. RecipeError names the list and the entry.
         """
         for name in choices:
             if name not in DIMENSIONS:
                 raise RecipeError(f"space.{name}", f"one of {', '.join(DIMENSIONS)}", repr(name))
+        choices = {**DEFAULT_CHOICES, **choices}
         space = cls(
             backbones=tuple(_required(_modules(choices, "backbone"), "backbone")),
             necks=tuple(_modules(choices, "neck")),
             proposals=tuple(_modules(choices, "proposals")),
             heads=tuple(_required(_modules(choices, "head"), "head")),
-            norms=tuple(_norm(entry) for entry in choices.get("norm", ["bn"])),
-            inputs=tuple(_input(entry) for entry in choices.get("input", PAPER_INPUTS)),
+            norms=tuple(_norm(entry) for entry in choices["norm"]),
+            inputs=tuple(_input(entry) for entry in choices["input"]),
         )
         for name, values in zip(DIMENSIONS, space._dimensions, strict=True):
             if len(set(values)) < len(values):
@@ -157,7 +171,7 @@ def _fits(known: Catalogue, spec: DetectorSpec) -> bool:
 
 def _modules(choices: Mapping[str, Sequence[Any]], name: Slot) -> list[ModuleSpec | None]:
     found: list[ModuleSpec | None] = []
-    for number, entry in enumerate(choices.get(name, [ABSENT])):
+    for number, entry in enumerate(choices[name]):
         where = f"space.{name}[{number}]"
         for text in _texts(entry, where):
             try:
@@ -173,7 +187,7 @@ def _texts(entry: Any, where: str) -> list[str]:
         return [entry]
     if isinstance(entry, Mapping) and len(entry) == 1:
         token, options = next(iter(entry.items()))
-        if isinstance(options, Mapping) and all(isinstance(v, list) and v for v in options.values()):
+        if isinstance(options, Mapping) and all(isinstance(v, (list, tuple)) and v for v in options.values()):
             named = [[f"{field}={_scalar(value)}" for value in values] for field, values in options.items()]
             return [f"{token}({','.join(combination)})" for combination in itertools.product(*named)]
     raise RecipeError(where, "a module's text, or {token: {field: [values]}}", repr(entry))
