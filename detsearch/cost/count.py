@@ -1,0 +1,139 @@
+"""Exact cost of a detector: parameters, multiply-accumulates and memory access, per part.
+
+Counted are the operations that PyTorch's FLOP counter knows: convolutions, linear layers, matrix products and
+attention, and deformable convolution. For each of them
+
+* MACs are half its floating point operations;
+* memory access is the number of elements of all its inputs, weights and biases among them, and of its output
+  (Ma et al., ShuffleNet V2, section 3, G1). A layer that runs on five levels reads its weights five times.
+
+Norms, activations, pooling, resampling, anchors, decoding and NMS have no MACs here and no memory access. One image of
+the padded input size is counted, and `PROPOSALS` proposals where a detector has a proposal stage, since their number
+would depend on the weights.
+
+Nothing is multiplied: backbone and neck run on meta tensors, which have a shape and no memory, and in the rest,
+whose control flow looks at values, every counted operation answers zeros.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain
+from math import prod
+from typing import Any, Final
+
+import torch
+import torchvision  # noqa: F401  (defines torch.ops.torchvision)
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils.flop_counter import flop_registry, register_flop_formula
+
+from detsearch.nn.detector import Detector
+from detsearch.nn.structures import ImageBatch, Proposals
+from detsearch.types import CostMetrics, InputSize, PartCost
+
+PARTS: Final = ("backbone", "neck", "proposals", "head")
+PROPOSALS: Final = 1000
+
+
+def count_cost(detector: Detector, input: InputSize) -> CostMetrics:
+    """Cost at `input`, batch 1, without latency; all of `PARTS` are there, with zeros for an empty slot.
+
+    The detector is left as it was. Parameters shared between parts count for the first of them.
+    """
+    size = input.padded()
+    like = next(detector.parameters())
+    images = ImageBatch(
+        torch.zeros((1, 3, size.height, size.width), dtype=torch.uint8, device=like.device),
+        torch.tensor([[size.height, size.width]], device=like.device),
+    )
+    counted = {part: _Counter() for part in PARTS}
+    with torch.no_grad(), _evaluating(detector):
+        with counted["backbone"]:
+            features = _on_meta(detector.backbone, torch.empty(images.pixels.shape, dtype=like.dtype, device="meta"))
+        if detector.neck is not None:
+            with counted["neck"]:
+                features = _on_meta(detector.neck, features)
+        features = [torch.zeros_like(map_, device=like.device) for map_ in features]
+        proposals = None
+        if detector.proposals is not None:
+            with counted["proposals"]:
+                detector.proposals.propose(features, images, None)
+            proposals = _some_proposals(size, like.device)
+        with counted["head"]:
+            detector.head.detect(features, images, proposals)
+
+    parts, seen = {}, set[int]()
+    for part, counter in counted.items():
+        module: nn.Module | None = getattr(detector, part)
+        params = [p for p in (() if module is None else module.parameters()) if id(p) not in seen]
+        seen.update(map(id, params))
+        parts[part] = PartCost(
+            params=sum(p.numel() for p in params), macs=counter.macs, memory_access=counter.memory_access
+        )
+    return CostMetrics(
+        params=sum(part.params for part in parts.values()),
+        macs=sum(part.macs for part in parts.values()),
+        memory_access=sum(part.memory_access for part in parts.values()),
+        parts=parts,
+    )
+
+
+class _Counter(TorchDispatchMode):
+    """Counts the operations that have a FLOP formula and lets them answer zeros instead of running."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.macs = self.memory_access = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        formula = flop_registry.get(func.overloadpacket)
+        if formula is None:
+            return func(*args, **kwargs)
+        inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        device = inputs[0].device
+        # Shapes come from the meta kernel; a weight may lie elsewhere than the meta map it is applied to.
+        args, kwargs = tree_map_only(Tensor, lambda t: t.to("meta"), (args, kwargs))
+        out = func(*args, **kwargs)
+        first = tree_leaves(out)[0]  # attention also gives what its backward pass needs
+        self.macs += formula(*args, **kwargs, out_val=out) // 2
+        self.memory_access += sum(map(Tensor.numel, inputs)) + first.numel()
+        return tree_map_only(Tensor, lambda t: torch.zeros_like(t, device=device), out)
+
+
+def _on_meta(module: nn.Module, argument: Any) -> Any:
+    """Call a module on meta tensors without moving or copying it."""
+    state = {name: tensor.to("meta") for name, tensor in chain(module.named_parameters(), module.named_buffers())}
+    return functional_call(module, state, (argument,))
+
+
+@contextmanager
+def _evaluating(detector: nn.Module) -> Iterator[None]:
+    """Eval mode within; afterwards every module is in the mode it was in."""
+    modes = [(module, module.training) for module in detector.modules()]
+    detector.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _some_proposals(size: InputSize, device: torch.device) -> Proposals:
+    """`PROPOSALS` boxes of all sizes and places in the image."""
+    corners = torch.rand((1, PROPOSALS, 2, 2), generator=torch.Generator().manual_seed(0)).sort(dim=2).values
+    boxes = (corners * torch.tensor([size.width, size.height])).flatten(2).to(device)
+    scores = torch.linspace(1, 0, PROPOSALS, device=device)[None]
+    return Proposals(boxes, scores, torch.ones_like(scores, dtype=torch.bool))
+
+
+if torch.ops.torchvision.deform_conv2d not in flop_registry:
+
+    @register_flop_formula(torch.ops.torchvision.deform_conv2d)  # type: ignore[untyped-decorator]
+    def _deform_conv2d_flops(_input: Any, weight: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
+        """As a convolution of the same shape; the sampling is not counted. `weight` (out, in / groups, kh, kw)."""
+        return 2 * prod(out_shape) * prod(weight[1:])
