@@ -1,0 +1,170 @@
+"""Trained weights on disk: tensors and plain values, loaded with nothing that could run code.
+
+A file says which network it belongs to (its text), for which classes and input size it was trained, how, and how far.
+While a training runs, the file also holds what it needs to go on (`state`); a finished one has the weights only.
+Writing is atomic: a kill, or a full disk, leaves the previous file as it was.
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor, nn
+
+from detsearch.errors import CheckpointError, ResourceError, SpecError
+
+if TYPE_CHECKING:
+    from detsearch.nn.detector import Detector
+
+FORMAT: Final = "detsearch checkpoint"
+VERSION: Final = 1
+
+
+class CheckpointMeta(BaseModel):
+    """What the weights belong to: `network` as canonical text, `input` WxH in pixels, `classes` in label order; how
+    they were trained: the settings that matter and the seed; how far: finished epochs, optimiser steps, seconds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    network: str = Field(min_length=1)
+    input: str
+    classes: tuple[str, ...] = Field(min_length=1)
+    settings: dict[str, bool | int | float | str | None]
+    seed: int = Field(ge=0)
+    epoch: int = Field(ge=0)
+    step: int = Field(ge=0)
+    seconds: float = Field(ge=0)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """`weights` are those to detect with (the averaged ones, where an average is kept) by name, on the CPU; `state` is
+    what the training loop needs to go on, None if it is finished."""
+
+    meta: CheckpointMeta
+    weights: Mapping[str, Tensor]
+    state: Mapping[str, Any] | None = None
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write atomically. ResourceError if that fails; what was at `path` before is then still there."""
+    content = {
+        "format": FORMAT,
+        "version": VERSION,
+        "meta": checkpoint.meta.model_dump(mode="json"),
+        "weights": dict(checkpoint.weights),
+        "state": None if checkpoint.state is None else dict(checkpoint.state),
+    }
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except (OSError, RuntimeError) as error:  # torch reports a failed write as a RuntimeError
+        cause = error if isinstance(error, OSError) else error.__context__
+        reason = getattr(cause, "strerror", None) or str(error).splitlines()[0]
+        raise ResourceError(
+            str(path), "a checkpoint that can be written", reason, "free space, or choose another folder"
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read and check a file, all tensors on the CPU.
+
+    CheckpointError if there is none, or it is damaged, not ours, of another version, or holds anything but tensors and
+    plain values.
+    """
+    where = str(path)
+    try:
+        if not zipfile.is_zipfile(path):  # whatever torch would read otherwise are formats of the past
+            reason = (
+                "no such file" if not path.exists() else "a folder" if path.is_dir() else "another or a truncated file"
+            )
+            raise CheckpointError(where, "a checkpoint", reason)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
+    except Exception as error:  # a damaged or hostile file may fail anywhere in the reader, with any type
+        refused = "Unsupported" in str(error) or "WeightsUnpickler" in str(error)
+        received = "other objects, which are not loaded" if refused else f"a damaged file ({_first_line(error)})"
+        raise CheckpointError(where, "a checkpoint of tensors and plain values", received) from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise CheckpointError(where, "a checkpoint of detsearch", "a file of another program")
+    if content.get("version") != VERSION:
+        raise CheckpointError(where, f"checkpoint format {VERSION}", repr(content.get("version")), "update detsearch")
+    try:
+        meta = CheckpointMeta.model_validate(content.get("meta"))
+    except ValidationError as error:
+        raise CheckpointError(where, "a complete description of the network", _first_fault(error)) from error
+    weights, state = content.get("weights"), content.get("state")
+    if not isinstance(weights, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in weights.items()
+    ):
+        raise CheckpointError(where, "tensors by name under `weights`", type(weights).__name__)
+    if state is not None and not isinstance(state, dict):
+        raise CheckpointError(where, "a mapping under `state`", type(state).__name__)
+    return Checkpoint(meta, weights, state)
+
+
+def expect(checkpoint: Checkpoint, path: Path, *, network: str, classes: Sequence[str]) -> None:
+    """CheckpointError, naming both, unless the checkpoint belongs to this network and these classes."""
+    meta = checkpoint.meta
+    if meta.network != network:
+        raise CheckpointError(str(path), f"a checkpoint of {network}", f"one of {meta.network}")
+    if meta.classes != tuple(classes):
+        raise CheckpointError(str(path), f"the classes {', '.join(classes)}", ", ".join(meta.classes))
+
+
+def load_weights(module: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Copy `weights` into `module`; CheckpointError, naming the first that does not fit, and nothing copied."""
+    own = module.state_dict()
+    for name in own.keys() | weights.keys():
+        if name not in weights:
+            raise CheckpointError(str(path), f"the weight {name}", "none of that name")
+        if name not in own:
+            raise CheckpointError(str(path), "only weights of the network", name)
+        if own[name].shape != weights[name].shape:
+            raise CheckpointError(
+                str(path), f"{name} of shape {tuple(own[name].shape)}", str(tuple(weights[name].shape))
+            )
+    module.load_state_dict(dict(weights))
+
+
+def load_detector(path: Path) -> tuple[Detector, CheckpointMeta]:
+    """The detector that a checkpoint holds, built from the network's text, on the CPU in eval mode.
+
+    CheckpointError if the file is not one, its network is unknown to this installation, or its weights do not fit.
+    """
+    from detsearch.arch.code import parse_network
+    from detsearch.build import build
+
+    checkpoint = read_checkpoint(path)
+    meta = checkpoint.meta
+    try:
+        network = parse_network(meta.network)
+    except SpecError as error:
+        raise CheckpointError(str(path), "a network that can be built here", meta.network, str(error)) from error
+    detector = build(network, len(meta.classes))
+    load_weights(detector, checkpoint.weights, path)
+    return detector.eval(), meta
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def _first_fault(error: ValidationError) -> str:
+    fault = error.errors()[0]
+    return f"{'.'.join(map(str, fault['loc'])) or 'meta'}: {fault['msg']}"

@@ -1,0 +1,51 @@
+"""The log of a training: one JSON object a line, one line a finished epoch."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from detsearch.errors import ResourceError
+
+
+def append(path: Path, record: Mapping[str, Any]) -> None:
+    """Add a line; ResourceError if it cannot be written."""
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+    except OSError as error:
+        raise ResourceError(str(path), "a log that can be written", error.strerror) from error
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """All complete lines; none if there is no file. A line that a kill tore is left out."""
+    records: list[dict[str, Any]] = []
+    if path.exists():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                record = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(record, dict):
+                records.append(record)
+    return records
+
+
+def trim(path: Path, epochs: int) -> None:
+    """Drop what a killed run logged after the checkpoint that is gone on from: it will be logged again."""
+    if not path.exists():
+        return
+    kept = [record for record in read(path) if record.get("epoch", 0) <= epochs]
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
+    os.replace(partial, path)
+
+
+def describe(record: Mapping[str, Any], epochs: int) -> str:
+    """A record as a line for people."""
+    losses = ", ".join(f"{name} {value:.4g}" for name, value in record["losses"].items())
+    text = f"epoch {record['epoch']}/{epochs}, lr {record['lr']:.3g}, loss {record['loss']:.4g} ({losses})"
+    return text + "".join(f", {name} {value:.4g}" for name, value in record.get("metrics", {}).items())

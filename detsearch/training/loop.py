@@ -1,0 +1,121 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+
+from detsearch.arch.spec import DetectorSpec
+from detsearch.errors import DataError
+from detsearch.nn.structures import ImageBatch, Targets
+from detsearch.search.trial import TrialContext, TrialInterrupted
+from detsearch.training import log as logs
+from detsearch.training.progress import SilentProgress, TrainingProgress
+from detsearch.training.run import TrainingRun
+from detsearch.training.settings import TrainingSettings
+
+if TYPE_CHECKING:
+    from detsearch.nn.detector import Detector
+
+CHECKPOINT: Final = "checkpoint.pt"
+LOG: Final = "log.jsonl"
+
+T = TypeVar("T")
+
+
+class TrainLoader(Protocol):
+    """Batches of one epoch; their order and augmentation depend only on the epoch (`data.loader.train_loader`)."""
+
+    def set_epoch(self, epoch: int) -> None: ...
+
+    def __iter__(self) -> Iterator[tuple[ImageBatch, Targets]]: ...
+
+    def __len__(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """`detector` is the one to detect with (the averaged one, where an average is kept), in eval mode; `checkpoint`
+    holds the same; `seconds` of wall time went into training, interruptions left out."""
+
+    detector: Detector
+    checkpoint: Path
+    epochs: int
+    steps: int
+    seconds: float
+
+
+def train(
+    detector: Detector,
+    loader: TrainLoader,
+    settings: TrainingSettings,
+    *,
+    spec: DetectorSpec,
+    classes: Sequence[str],
+    seed: int,
+    context: TrialContext,
+    progress: TrainingProgress | None = None,
+    evaluate: Callable[[Detector], Mapping[str, float]] | None = None,
+) -> Trained:
+    """Train `detector`, which `spec` describes, in ``context.folder`` on ``context.device``.
+
+    The folder gets ``checkpoint.pt`` and ``log.jsonl`` (a line an epoch). If it holds the checkpoint of the same
+    training already, that is gone on with, and on a CPU the result is bit for bit that of an uninterrupted run.
+    `loader` delivers ``settings.loader_batch`` images at a time. `evaluate` scores a detector every
+    ``settings.eval_epochs`` epochs, the last one excepted; the figures go into the log.
+
+    Raises TrainingError when a loss or the gradient stops being finite: the checkpoint is then the one before;
+    TrialInterrupted, the state saved, once ``context.should_stop()``; CheckpointError if the folder holds another
+    training; DataError if the loader is empty; ResourceError if the folder cannot be written.
+    """
+    if len(loader) == 0:
+        raise DataError("training split", "at least one image", "none")
+    run = TrainingRun(
+        detector, settings, spec=spec, classes=classes, seed=seed, device=context.device, batches=len(loader)
+    )
+    checkpoint, log = context.folder / CHECKPOINT, context.folder / LOG
+    if checkpoint.exists():
+        run.restore(checkpoint)
+    else:
+        run.save(checkpoint)  # a folder that cannot be written, or a full disk, shows before time is spent
+    logs.trim(log, run.epoch)
+
+    with progress or SilentProgress() as shown:
+        shown.start(run.step, run.schedule.steps)
+        while run.epoch < settings.epochs:
+            run.begin_epoch()
+            loader.set_epoch(run.epoch)
+            behind = run.step_in_epoch * settings.accumulate
+            for parts in _grouped(itertools.islice(loader, behind, None), settings.accumulate):
+                run.optimise(parts)
+                shown.advance(run.step)
+                if run.step % settings.log_steps == 0:
+                    shown.say(logs.describe(run.record(), settings.epochs))
+                if context.should_stop():
+                    run.save(checkpoint)
+                    raise TrialInterrupted(f"stopped on request in epoch {run.epoch + 1} after step {run.step}")
+
+            record = run.end_epoch()
+            if (
+                evaluate
+                and settings.eval_epochs
+                and run.epoch % settings.eval_epochs == 0
+                and run.epoch < settings.epochs
+            ):
+                record["metrics"] = dict(evaluate(run.answering))
+            logs.append(log, record)
+            message = logs.describe(record, settings.epochs)
+            shown.say(message)
+            context.report(run.epoch, settings.epochs, message)
+            if run.epoch % settings.checkpoint_epochs == 0 or run.epoch == settings.epochs:
+                run.save(checkpoint)
+    return Trained(run.answering.eval(), checkpoint, run.epoch, run.step, run.seconds)
+
+
+def _grouped(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    iterator = iter(items)
+    while group := list(itertools.islice(iterator, size)):
+        yield group
