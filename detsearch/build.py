@@ -1,0 +1,25 @@
+"""From a description to a detector: look up each module's builder and hand one's output description to the next."""
+
+from __future__ import annotations
+
+from detsearch.arch.catalogue import catalogue
+from detsearch.arch.spec import NetworkSpec
+from detsearch.nn.detector import Detector
+
+
+def build(network: NetworkSpec, num_classes: int) -> Detector:
+    """A detector with fresh weights (torch's global generator) for classes 0..num_classes-1; SpecError where its
+    modules cannot stand beside each other."""
+    known = catalogue()
+    known.check(network)
+    norm = network.norm
+    backbone = known.of(network.backbone).load_builder()(network.backbone, norm=norm)
+    features = backbone.out
+    neck = proposals = None
+    if network.neck is not None:
+        neck = known.of(network.neck).load_builder()(network.neck, features=features, norm=norm)
+        features = neck.out
+    if network.proposals is not None:
+        proposals = known.of(network.proposals).load_builder()(network.proposals, features=features, norm=norm)
+    head = known.of(network.head).load_builder()(network.head, features=features, num_classes=num_classes, norm=norm)
+    return Detector(backbone, neck, proposals, head, num_classes=num_classes)

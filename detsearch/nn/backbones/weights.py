@@ -1,0 +1,102 @@
+"""Pretrained weights into a backbone: published ones or a local file, strictly."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from detsearch.errors import CheckpointError, ResourceError
+
+State: TypeAlias = "dict[str, Tensor]"
+IMAGENET: Final = "imagenet"
+NAMED: Final = 3
+"""Offending parameters that an error names."""
+
+
+@runtime_checkable
+class Pretrainable(Protocol):
+    """What a backbone offers so that published weights fit."""
+
+    def imagenet_state(self) -> State:
+        """Weights of a classifier of ImageNet under the backbone's own names; ResourceError where they can't be had."""
+        ...
+
+    def adopt(self, state: State) -> State:
+        """A file's state under the backbone's own names, without the classifier's head."""
+        ...
+
+
+def load_pretrained(backbone: nn.Module, source: str) -> None:
+    """Fill a backbone from `source`: ``imagenet`` or the path of a file.
+
+    Files: safetensors (by suffix; the library must be installed) or what `torch.save` writes, weights only; either the
+    backbone's own state or, for ours, that of the whole classifier of torchvision or timm. CheckpointError names the
+    first parameters that do not fit; ResourceError where weights are not within reach.
+    """
+    if not isinstance(backbone, Pretrainable):
+        raise ResourceError(
+            "pretrained weights", "a backbone that knows its published weights", type(backbone).__name__
+        )
+    state = backbone.imagenet_state() if source == IMAGENET else backbone.adopt(read_state(Path(source)))
+    load_strictly(backbone, state, source)
+
+
+def load_strictly(module: nn.Module, state: State, where: str) -> None:
+    """`load_state_dict` that says in one line what does not fit, before anything is changed; CheckpointError."""
+    own = module.state_dict()
+    # Counters of batches are absent from weights saved with frozen norms, and mean nothing there.
+    missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
+    unknown = [k for k in state if k not in own]
+    shapes = [
+        f"{k} of shape {tuple(state[k].shape)} instead of {tuple(own[k].shape)}"
+        for k in own
+        if k in state and state[k].shape != own[k].shape
+    ]
+    faults = [*(f"without {k}" for k in missing), *(f"with {k}" for k in unknown), *shapes]
+    if faults:
+        more = f" and {len(faults) - NAMED} more" if len(faults) > NAMED else ""
+        raise CheckpointError(
+            where,
+            f"the {len(own)} tensors of this {type(module).__name__}",
+            f"a state {', '.join(faults[:NAMED])}{more}",
+            "take weights of the same architecture and norm",
+        )
+    module.load_state_dict(state, strict=False)
+
+
+def read_state(path: Path) -> State:
+    """Tensors by name from a file; CheckpointError if it is anything else. Never runs what a file contains."""
+    if not path.is_file():
+        raise CheckpointError(str(path), "a file of weights", "no such file")
+    try:
+        raw = _read(path)
+    except ResourceError:
+        raise
+    except (OSError, ValueError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(str(path), "a file of weights (torch, or .safetensors)", reason) from error
+    if (
+        not isinstance(raw, dict)
+        or not raw
+        or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in raw.items())
+    ):
+        raise CheckpointError(str(path), "a mapping of names to tensors", type(raw).__name__)
+    return dict(raw)
+
+
+def _read(path: Path) -> Any:
+    if path.suffix == ".safetensors":
+        try:
+            from safetensors import SafetensorError
+            from safetensors.torch import load_file
+        except ImportError:
+            raise ResourceError(str(path), "the library safetensors", "none", "pip install safetensors") from None
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise ValueError(str(error)) from error
+    return torch.load(path, map_location="cpu", weights_only=True)

@@ -1,0 +1,168 @@
+"""RetinaNet head (Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017), with torchvision's conventions for
+anchors, matching and the normalisation of losses."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+from detsearch.arch.modules import RetinaNetHeadSpec
+from detsearch.arch.spec import Norm
+from detsearch.errors import SpecError
+from detsearch.nn.norms import Norms
+from detsearch.nn.ops import boxes as box_ops
+from detsearch.nn.ops.anchors import Anchors
+from detsearch.nn.ops.losses import focal_loss
+from detsearch.nn.ops.matching import BACKGROUND, match
+from detsearch.nn.ops.nms import best_per_class
+from detsearch.nn.structures import Detections, ImageBatch, Proposals, Targets
+from detsearch.types import FeatureSpec
+
+PRIOR: Final = 0.01
+"""Probability of an object that every anchor begins with (sec. 4.1)."""
+
+
+class RetinaNetHead(nn.Module):
+    """A class tower and a box tower, shared by all levels, and what follows from their answers.
+
+    `score_threshold` may be changed at any time; at 0 all `candidates` of every level go through suppression.
+    """
+
+    def __init__(
+        self,
+        features: FeatureSpec,
+        norms: Norms,
+        *,
+        num_classes: int,
+        width: int | None = None,
+        depth: int = 4,
+        anchor_scale: float = 4.0,
+        match_high: float = 0.5,
+        match_low: float = 0.4,
+        alpha: float = 0.25,
+        gamma: float = 2.0,
+        score_threshold: float = 0.05,
+        candidates: int = 1000,
+        nms_threshold: float = 0.5,
+        max_detections: int = 300,
+    ) -> None:
+        super().__init__()
+        if len(set(features.channels)) != 1:
+            raise SpecError("maps below retinanet", "one width for all levels, as an fpn gives", str(features.channels))
+        inputs = features.channels[0]
+        width = width or inputs
+        self.num_classes = num_classes
+        self.match_high, self.match_low = match_high, match_low
+        self.alpha, self.gamma = alpha, gamma
+        self.score_threshold, self.candidates = score_threshold, candidates
+        self.nms_threshold, self.max_detections = nms_threshold, max_detections
+        self.anchors = Anchors(features.strides, anchor_scale)
+        self.class_tower = _tower(norms, inputs, width, depth)
+        self.class_logits = nn.Conv2d(width, self.anchors.per_place * num_classes, 3, padding=1)
+        self.box_tower = _tower(norms, inputs, width, depth)
+        self.box_deltas = nn.Conv2d(width, self.anchors.per_place * 4, 3, padding=1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.normal_(module.weight, std=0.01)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        nn.init.constant_(self.class_logits.bias, -math.log((1 - PRIOR) / PRIOR))  # type: ignore[arg-type]
+
+    def forward(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Per level, logits (B, A, C) and deltas (B, A, 4), A in the order of the anchors."""
+        logits = [_per_anchor(self.class_logits(self.class_tower(f)), self.num_classes) for f in features]
+        deltas = [_per_anchor(self.box_deltas(self.box_tower(f)), 4) for f in features]
+        return logits, deltas
+
+    def losses(
+        self, features: list[Tensor], images: ImageBatch, targets: Targets, proposals: Proposals | None
+    ) -> dict[str, Tensor]:
+        """Scalars `classification` (focal) and `box` (L1 of deltas): per image divided by its positive anchors (at
+        least 1), mean over the images."""
+        assert proposals is None
+        by_level = self(features)
+        logits, deltas = (_precise(torch.cat(part, dim=1)) for part in by_level)
+        anchors = self.anchors(features, _padded(images), deltas.dtype)
+        boxes = targets.boxes.to(deltas.dtype)
+        matches = match(boxes, targets.valid, anchors, high=self.match_high, low=self.match_low)
+        positive, counted = matches >= 0, matches >= BACKGROUND
+        number = positive.sum(dim=1).clamp(min=1)
+        if targets.boxes.shape[1] == 0:  # nothing to gather from; a row of padding stands in and is never used
+            labels, boxes = torch.zeros_like(matches), deltas.new_zeros((*matches.shape, 4))
+        else:
+            rows = matches.clamp(min=0)
+            labels = targets.labels.gather(1, rows)
+            boxes = boxes.gather(1, rows[..., None].expand(-1, -1, 4))
+        focal = focal_loss(logits, labels, positive, counted, alpha=self.alpha, gamma=self.gamma)
+        wanted = torch.where(positive[..., None], box_ops.encode(boxes, anchors), 0.0)
+        off = torch.where(positive[..., None], deltas - wanted, 0.0).abs().sum(dim=(1, 2))
+        return {"classification": (focal / number).mean(), "box": (off / number).mean()}
+
+    @torch.no_grad()
+    def detect(self, features: list[Tensor], images: ImageBatch, proposals: Proposals | None) -> Detections:
+        """`max_detections` rows an image: per level the best `candidates` over `score_threshold`, boxes cut at the
+        image, suppression per class."""
+        assert proposals is None
+        logits, deltas = self(features)
+        anchors = self.anchors(features, _padded(images), _precise(deltas[0]).dtype)
+        levels = anchors.split([level.shape[1] for level in logits])
+        found = [self._best(*level) for level in zip(logits, deltas, levels, strict=True)]
+        boxes, scores, labels = (torch.cat(part, dim=1) for part in zip(*found, strict=True))
+        return best_per_class(
+            box_ops.clip(boxes, images.sizes),
+            scores,
+            labels,
+            scores > self.score_threshold,
+            iou_threshold=self.nms_threshold,
+            keep=self.max_detections,
+        )
+
+    def _best(self, logits: Tensor, deltas: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Boxes (B, K, 4), scores and labels (B, K) of a level's best K pairs of anchor and class."""
+        places, classes = logits.shape[1:]
+        rows = None
+        if places > self.candidates and classes > 1:
+            # The best K pairs lie in the K anchors whose best class is best: far fewer values to sort.
+            rows = logits.amax(dim=-1).topk(self.candidates, dim=1, sorted=False).indices
+            logits = logits.gather(1, rows[..., None].expand(-1, -1, classes))
+        best, index = logits.flatten(1).topk(min(self.candidates, logits[0].numel()), dim=1)
+        row, label = index // classes, index % classes
+        if rows is not None:
+            row = rows.gather(1, row)
+        chosen = _precise(deltas.gather(1, row[..., None].expand(-1, -1, 4)))
+        return box_ops.decode(chosen, anchors[row]), _precise(best).sigmoid(), label
+
+
+def _tower(norms: Norms, inputs: int, width: int, depth: int) -> nn.Sequential:
+    layers = [norms.plain(inputs if i == 0 else width, width, 3) for i in range(depth)]
+    for layer in layers:
+        layer.append(nn.ReLU(inplace=True))
+    return nn.Sequential(*layers)
+
+
+def _per_anchor(answers: Tensor, values: int) -> Tensor:
+    """(B, anchors * values, H, W) to (B, H * W * anchors, values); a view where channels come last in memory."""
+    return answers.permute(0, 2, 3, 1).reshape(len(answers), -1, values)
+
+
+def _precise(values: Tensor) -> Tensor:
+    """At least float32: what autocast computed in less is not precise enough for losses and boxes."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def _padded(images: ImageBatch) -> tuple[int, int]:
+    return images.pixels.shape[-2], images.pixels.shape[-1]
+
+
+def build_retinanet(spec: RetinaNetHeadSpec, *, features: FeatureSpec, num_classes: int, norm: Norm) -> RetinaNetHead:
+    return RetinaNetHead(
+        features,
+        Norms(norm),
+        num_classes=num_classes,
+        width=spec.width or None,
+        depth=spec.depth,
+        anchor_scale=spec.anchor_scale,
+    )

@@ -1,0 +1,76 @@
+"""Feature pyramid network (Lin et al., CVPR 2017) over any set of levels."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from detsearch.arch.modules import FPNSpec
+from detsearch.arch.spec import Norm
+from detsearch.nn.norms import Norms
+from detsearch.types import FeatureSpec
+
+
+class FPN(nn.Module):
+    """Maps of `levels`, all `width` channels wide, from the backbone's `features`.
+
+    The top-down path runs from the deepest backbone map down to the finest chosen level and also passes through levels
+    that are not chosen; only chosen ones leave. Levels above the backbone's come by stride-2 3x3 convolutions, one
+    after the other with a ReLU between (RetinaNet, Lin et al., ICCV 2017, sec. 4), beginning at the coarsest FPN map
+    (``p5``) or the coarsest backbone map (``c5``).
+    """
+
+    def __init__(
+        self,
+        features: FeatureSpec,
+        norms: Norms,
+        *,
+        levels: tuple[int, ...],
+        width: int,
+        extra_from: Literal["p5", "c5"] = "p5",
+    ) -> None:
+        super().__init__()
+        deepest = features.levels[-1]
+        channels = dict(zip(features.levels, features.channels, strict=True))
+        self.below = features.levels
+        self.from_map = extra_from == "p5"
+        extra = range(deepest + 1, levels[-1] + 1)
+        outputs = {level for level in levels if level <= deepest}
+        if extra and self.from_map:
+            outputs.add(deepest)
+        paths = [level for level in features.levels if outputs and level >= min(outputs)]
+        self.lateral = nn.ModuleDict({str(level): norms.plain(channels[level], width, 1) for level in paths})
+        self.output = nn.ModuleDict({str(level): norms.plain(width, width, 3) for level in sorted(outputs)})
+        first = width if self.from_map else channels[deepest]
+        self.extra = nn.ModuleDict(
+            {str(level): norms.plain(first if level == extra[0] else width, width, 3, stride=2) for level in extra}
+        )
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_uniform_(module.weight, a=1)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        self.out = FeatureSpec.of(levels, (width,) * len(levels))
+
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        backbone = dict(zip(map(str, self.below), maps, strict=True))
+        found: dict[str, Tensor] = {}
+        path: Tensor | None = None
+        for level in reversed(list(self.lateral)):
+            lateral = self.lateral[level](backbone[level])
+            if path is not None:
+                lateral = lateral + F.interpolate(path, size=lateral.shape[-2:], mode="nearest")
+            path = lateral
+            if level in self.output:
+                found[level] = self.output[level](path)
+        deepest = str(self.below[-1])
+        top = found[deepest] if self.from_map and self.extra else backbone[deepest]
+        for i, (level, conv) in enumerate(self.extra.items()):
+            top = found[level] = conv(F.relu(top) if i else top)
+        return [found[str(level)] for level in self.out.levels]
+
+
+def build_fpn(spec: FPNSpec, *, features: FeatureSpec, norm: Norm) -> FPN:
+    return FPN(features, Norms(norm), levels=spec.levels, width=spec.width, extra_from=spec.extra_from)

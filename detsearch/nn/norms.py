@@ -1,0 +1,71 @@
+"""What follows a convolution and how its weight is treated: one `Norms` value is handed to every module.
+
+``bn``: batch normalisation. ``gn``: group normalisation (Wu and He, ECCV 2018) with gcd(32, C) groups, so that any
+width has groups. ``gn_ws``: the same, with weight-standardised convolutions (Qiao et al., arXiv 1903.10520, 2019).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from detsearch.arch.spec import Norm
+
+WS_EPS: Final = 1e-5
+GROUPS: Final = 32
+
+
+class WSConv2d(nn.Conv2d):
+    """Convolution whose filters are standardised before use: (w - mean) / sqrt(var + eps) over inputs and window.
+
+    The output's scale does not depend on the weight's, so a norm must follow.
+    """
+
+    def standardised(self) -> Tensor:
+        # One filter per channel of a batch norm without statistics: the same formula as one differentiable kernel.
+        flat = self.weight.reshape(1, self.out_channels, -1)
+        standardised: Tensor = F.batch_norm(flat, None, None, training=True, momentum=0.0, eps=WS_EPS)
+        return standardised.reshape(self.weight.shape)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self._conv_forward(input, self.standardised(), self.bias)
+
+
+class GroupNorm(nn.GroupNorm):
+    """Group normalisation with gcd(32, C) groups that also takes a single value per group (a 1 x 1 map of one image),
+    which the base class refuses; its answer there is the shift."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(math.gcd(GROUPS, channels), channels)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return torch.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
+
+
+@dataclass(frozen=True, slots=True)
+class Norms:
+    """Makes norms and the convolutions that stand before them."""
+
+    kind: Norm
+
+    def norm(self, channels: int) -> nn.Module:
+        return nn.BatchNorm2d(channels) if self.kind == "bn" else GroupNorm(channels)
+
+    def conv(self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, groups: int = 1) -> nn.Conv2d:
+        """A convolution that a norm follows: no bias, padding that keeps the size at stride 1, He initialisation."""
+        kind = WSConv2d if self.kind == "gn_ws" else nn.Conv2d
+        conv = kind(inputs, outputs, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=False)
+        nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+        return conv
+
+    def plain(self, inputs: int, outputs: int, kernel: int, *, stride: int = 1) -> nn.Sequential:
+        """A convolution of a neck or a head: with bias and no norm under ``bn`` (several levels share a head's layer,
+        so batch statistics would mix them; the FPN paper has none), with its norm otherwise."""
+        if self.kind == "bn":
+            return nn.Sequential(nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2))
+        return nn.Sequential(self.conv(inputs, outputs, kernel, stride=stride), self.norm(outputs))

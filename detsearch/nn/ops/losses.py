@@ -1,0 +1,27 @@
+"""Losses of the heads."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def focal_loss(
+    logits: Tensor, labels: Tensor, positive: Tensor, counted: Tensor, *, alpha: float, gamma: float
+) -> Tensor:
+    """Sum of the sigmoid focal loss per image, (B,) (Lin et al., ICCV 2017, eq. 5).
+
+    `logits` (B, A, C); `labels` (B, A) the class of each anchor, used where `positive`; anchors outside `counted` add
+    nothing. Nearly every target is 0, so all terms are taken as such and the few others put right: there is no
+    (B, A, C) tensor of targets.
+    """
+    background = _term(logits, 1 - alpha, gamma).sum(dim=-1)
+    own = logits.gather(-1, labels[..., None]).squeeze(-1)
+    change = _term(-own, alpha, gamma) - _term(own, 1 - alpha, gamma)
+    return (torch.where(counted, background, 0.0) + torch.where(positive, change, 0.0)).sum(dim=-1)
+
+
+def _term(logits: Tensor, weight: float, gamma: float) -> Tensor:
+    """-weight (1 - p)^gamma log p with p = sigmoid(-logits), the probability given to what is right."""
+    return weight * logits.sigmoid().pow(gamma) * F.softplus(logits)
