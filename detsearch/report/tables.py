@@ -1,0 +1,148 @@
+"""The trials of a study as Markdown (GitHub's flavour) and as a table for the terminal."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from detsearch.report.columns import (
+    NUMBER,
+    ORIGIN,
+    STATE,
+    Column,
+    failed_columns,
+    figure,
+    figure_columns,
+    figure_text,
+    pruned_columns,
+    result_columns,
+    unfinished_columns,
+)
+from detsearch.report.view import StudyView, front_by_cost, in_state, provenance, state_counts, steadiness, unfinished
+from detsearch.search.objective import Objective
+from detsearch.search.pareto import front
+from detsearch.search.trial import Trial, TrialState
+
+
+def escape_markdown(text: str) -> str:
+    """Any text as one line of Markdown that renders to itself, in a table cell too."""
+    line = " ".join(text.split())
+    line = re.sub(r"([\\`*\[\]<>|&~$#!])", r"\\\1", line)
+    return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", line)  # inside a word GitHub leaves _ alone
+
+
+def code_span(text: str) -> str:
+    """Text as a Markdown code span that can stand in a table: a longer fence where it has backticks itself."""
+    line = " ".join(text.split())
+    if not line:
+        return ""
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", line)), default=0))
+    pad = " " if line.startswith("`") or line.endswith("`") else ""
+    return f"{fence}{pad}{line}{pad}{fence}".replace("|", "\\|")
+
+
+def code_block(text: str, language: str = "") -> str:
+    """Lines of text as a fenced block; the fence is longer than any run of backticks in them."""
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    return f"{fence}{language}\n{text.rstrip()}\n{fence}"
+
+
+def table_of(trials: Sequence[Trial], columns: Sequence[Column]) -> str:
+    """A Markdown table of trials; numbers are right-aligned. Without trials only the header stands."""
+    lines = [
+        _row([escape_markdown(column.header) for column in columns]),
+        _row(["---:" if column.kind == "number" else ":---" for column in columns]),
+    ]
+    for trial in trials:
+        cells = [(column.kind, column.text(trial)) for column in columns]
+        lines.append(_row([code_span(text) if kind == "code" else escape_markdown(text) for kind, text in cells]))
+    return "\n".join(lines)
+
+
+def markdown_table(
+    trials: Sequence[Trial],
+    objectives: Sequence[Objective],
+    test: Mapping[int, Mapping[str, float]] | None = None,
+) -> str:
+    """A Markdown table of complete trials in the given order: figures, origin and code; `test` as in StudyView."""
+    return table_of(trials, result_columns(trials, objectives, test))
+
+
+def markdown_report(view: StudyView, trials: Sequence[Trial]) -> str:
+    """The whole study in Markdown: the front with commands that train it, every trial by state with its reason, how it
+    was measured, and how to run it again."""
+    best = front_by_cost(trials, view.objectives)
+    parts = [
+        f"# {escape_markdown(view.name)}",
+        f"{len(trials)} trials: {state_counts(trials)}. Objectives: {', '.join(map(str, view.objectives))}"
+        + (f"; limits: {', '.join(map(str, view.limits))}" if view.limits else "")
+        + f"; seed {view.seed}.",
+        "## Front",
+        markdown_table(best, view.objectives, view.test) if best else "No complete trial yet, so there is no front.",
+    ]
+    commands = [view.train_commands[trial.number] for trial in best if trial.number in view.train_commands]
+    if commands:
+        parts += ["To train a detector of the front:", code_block("\n".join(commands), "sh")]
+    complete = in_state(trials, TrialState.COMPLETE)
+    pruned, failed = in_state(trials, TrialState.PRUNED), in_state(trials, TrialState.FAILED)
+    for title, group, columns in (
+        ("Complete", complete, result_columns(complete, view.objectives, view.test)),
+        ("Pruned", pruned, pruned_columns(pruned)),
+        ("Failed", failed, failed_columns(failed)),
+        ("Not finished", unfinished(trials), unfinished_columns(unfinished(trials))),
+    ):
+        if group:
+            parts += [f"## {title}", table_of(group, columns)]
+    facts = [f"- {escape_markdown(label)}: {escape_markdown(value)}" for label, value in provenance(view, trials)]
+    parts += ["## How it was measured", "\n".join([*facts, *_references(view)])]
+    if view.commands:
+        labelled = "\n".join(f"# {' '.join(label.split())}\n{command}" for label, command in view.commands.items())
+        parts += ["## To reproduce", code_block(labelled, "sh")]
+    if view.recipe:
+        parts += ["Recipe:", code_block(view.recipe, "yaml")]
+    return "\n\n".join(parts) + "\n"
+
+
+def terminal_table(trials: Sequence[Trial], objectives: Sequence[Objective]) -> Table:
+    """All trials for `study show`: state, figures, origin, and the code, under it the reason where there is one. A
+    trial of the front is starred. Text is literal: nothing in it is read as rich markup."""
+    starred = {trial.number for trial in front(trials, objectives)}
+    names = list(dict.fromkeys([*(objective.name for objective in objectives), "latency_ms", "params"]))
+    columns = [NUMBER, STATE, *figure_columns(trials, names), ORIGIN]
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        caption=Text(f"* on the front; {steadiness(trials)}"),
+        caption_justify="left",
+        pad_edge=False,
+    )
+    table.add_column("")
+    for column in columns:
+        table.add_column(Text(column.header), justify="right" if column.kind == "number" else "left", no_wrap=True)
+    table.add_column("Detector", overflow="fold")
+    for trial in trials:
+        what = Text(trial.code)
+        if trial.reason:
+            what.append(f"\n{trial.reason}", style="dim")
+        table.add_row(
+            Text("*" if trial.number in starred else ""),
+            *(Text(column.text(trial)) for column in columns),
+            what,
+            style="bold" if trial.number in starred else "",
+        )
+    return table
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _references(view: StudyView) -> list[str]:
+    lines = []
+    for reference in view.references:
+        figures = [f"{figure(name).header} {figure_text(name, value)}" for name, value in reference.values.items()]
+        lines.append("- " + escape_markdown(f"{reference.name}, for comparison: {', '.join(figures)}"))
+    return lines
