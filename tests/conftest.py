@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-os.environ["OMP_NUM_THREADS"] = "1"  # before numpy or torch is imported: pytest-xdist uses the cores
+os.environ["OMP_NUM_THREADS"] = "1"  # before numpy and torch; pytest-xdist uses the cores
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,13 +17,6 @@ DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 settings.register_profile("local", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", parent=settings.get_profile("local"), derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> None:
-    import torch
-
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session", autouse=True)

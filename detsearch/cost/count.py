@@ -31,16 +31,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.flop_counter import flop_registry, register_flop_formula
 
+from detsearch.arch.spec import SLOTS
 from detsearch.nn.detector import Detector
 from detsearch.nn.structures import ImageBatch, Proposals
 from detsearch.types import CostMetrics, InputSize, PartCost
 
-PARTS: Final = ("backbone", "neck", "proposals", "head")
 PROPOSALS: Final = 1000
 
 
 def count_cost(detector: Detector, input: InputSize) -> CostMetrics:
-    """Cost at `input`, batch 1, without latency; all of `PARTS` are there, with zeros for an empty slot.
+    """Cost at `input`, batch 1, without latency; every slot is among the parts, an empty one with zeros.
 
     The detector is left as it was. Parameters shared between parts count for the first of them.
     """
@@ -50,13 +50,14 @@ def count_cost(detector: Detector, input: InputSize) -> CostMetrics:
         torch.zeros((1, 3, size.height, size.width), dtype=torch.uint8, device=like.device),
         torch.tensor([[size.height, size.width]], device=like.device),
     )
-    counted = {part: _Counter() for part in PARTS}
+    counted = {slot: _Counter() for slot in SLOTS}
+    modules = detector.parts()
     with torch.no_grad(), _evaluating(detector):
         with counted["backbone"]:
-            features = _on_meta(detector.backbone, torch.empty(images.pixels.shape, dtype=like.dtype, device="meta"))
-        if detector.neck is not None:
+            features = _on_meta(modules["backbone"], torch.empty(images.pixels.shape, dtype=like.dtype, device="meta"))
+        if "neck" in modules:
             with counted["neck"]:
-                features = _on_meta(detector.neck, features)
+                features = _on_meta(modules["neck"], features)
         features = [torch.zeros_like(map_, device=like.device) for map_ in features]
         proposals = None
         if detector.proposals is not None:
@@ -66,12 +67,12 @@ def count_cost(detector: Detector, input: InputSize) -> CostMetrics:
         with counted["head"]:
             detector.head.detect(features, images, proposals)
 
-    parts, seen = {}, set[int]()
-    for part, counter in counted.items():
-        module: nn.Module | None = getattr(detector, part)
-        params = [p for p in (() if module is None else module.parameters()) if id(p) not in seen]
+    parts: dict[str, PartCost] = {}
+    seen: set[int] = set()
+    for slot, counter in counted.items():
+        params = [p for p in (modules[slot].parameters() if slot in modules else ()) if id(p) not in seen]
         seen.update(map(id, params))
-        parts[part] = PartCost(
+        parts[slot] = PartCost(
             params=sum(p.numel() for p in params), macs=counter.macs, memory_access=counter.memory_access
         )
     return CostMetrics(
@@ -82,11 +83,11 @@ def count_cost(detector: Detector, input: InputSize) -> CostMetrics:
     )
 
 
-class _Counter(TorchDispatchMode):
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the operations that have a FLOP formula and lets them answer zeros instead of running."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.macs = self.memory_access = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -133,7 +134,7 @@ def _some_proposals(size: InputSize, device: torch.device) -> Proposals:
 
 if torch.ops.torchvision.deform_conv2d not in flop_registry:
 
-    @register_flop_formula(torch.ops.torchvision.deform_conv2d)  # type: ignore[untyped-decorator]
+    @register_flop_formula(torch.ops.torchvision.deform_conv2d)
     def _deform_conv2d_flops(_input: Any, weight: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
         """As a convolution of the same shape; the sampling is not counted. `weight` (out, in / groups, kh, kw)."""
-        return 2 * prod(out_shape) * prod(weight[1:])
+        return int(2 * prod(out_shape) * prod(weight[1:]))

@@ -9,7 +9,7 @@ Two files per device, locked with flock, which the kernel releases when a proces
 * the *turnstile*, which everyone passes before the lock. An exclusive holder keeps it from the moment it begins to
   wait, so that new steps queue behind it and overlapping shared holders cannot starve it.
 
-The files lie in a folder of this user: ``$DETSEARCH_LOCK_DIR``, or ``detsearch-<uid>`` in the system's temporary folder.
+The files lie in a folder of this user: ``$DETSEARCH_LOCK_DIR``, or ``detsearch-<uid>`` in the temporary folder.
 Processes of other users, in other containers, or with another temporary folder are not held back.
 
 Uncontended, a shared hold costs some ten microseconds. Holding again in the same thread what it holds already is free.

@@ -53,7 +53,7 @@ def measure(
     measurement that is not steady is repeated once, and the steadier one is given. `threads` sets PyTorch's intra-op
     threads meanwhile. `clock` gives seconds.
     """
-    assert batch >= 1 and warmup >= 1 and runs >= 1, "counts are positive"
+    assert min(batch, warmup, runs) >= 1, "counts are positive"
     size = input.padded()
     images = _images(size, batch, runtime.device)
     with _alone(runtime, threads):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 import torch
-from torch import nn
 
 from detsearch.errors import ResourceError
+from detsearch.nn.detector import Detector
 from detsearch.nn.structures import Detections, ImageBatch
 
 PRECISIONS: Final = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -25,7 +25,7 @@ class EagerRuntime:
     name = "eager"
 
     def __init__(
-        self, detector: nn.Module, device: str = "cpu", *, precision: str = "float32", channels_last: bool = False
+        self, detector: Detector, device: str = "cpu", *, precision: str = "float32", channels_last: bool = False
     ) -> None:
         if precision not in PRECISIONS:
             raise ResourceError("precision", " or ".join(PRECISIONS), precision)
@@ -40,7 +40,7 @@ class EagerRuntime:
 
     @property
     def threads(self) -> int:
-        return torch.get_num_threads() if self.device == "cpu" else 0
+        return torch.get_num_threads() if self.device.startswith("cpu") else 0
 
     def __call__(self, images: ImageBatch) -> Detections:
         if self.detector.training:  # someone trained it since
@@ -52,8 +52,7 @@ class EagerRuntime:
             torch.inference_mode(),
             torch.autocast(torch.device(self.device).type, dtype=dtype, enabled=dtype is not None),
         ):
-            found: Detections = self.detector.detect(images)
-        return found
+            return self.detector.detect(images)
 
     def synchronize(self) -> None:
         if self.device.startswith("cuda"):
@@ -62,10 +61,9 @@ class EagerRuntime:
     @contextmanager
     def full_load(self) -> Iterator[None]:
         """Every `score_threshold` in the detector is 0 within."""
-        saved = [
-            (module, module.score_threshold) for module in self.detector.modules() if hasattr(module, "score_threshold")
-        ]
-        for module, _ in saved:
+        modules: list[Any] = [module for module in self.detector.modules() if hasattr(module, "score_threshold")]
+        saved = [(module, module.score_threshold) for module in modules]
+        for module in modules:
             module.score_threshold = 0.0
         try:
             yield

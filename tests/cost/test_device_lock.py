@@ -31,7 +31,9 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
 
     def run(code: str, *args: object) -> subprocess.Popen[str]:
         command = [sys.executable, "-c", PRELUDE + code, *map(str, args)]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True, start_new_session=True)
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True, start_new_session=True
+        )
         running.append(process)
         return process
 
@@ -60,7 +62,9 @@ def test_shared_holders_hold_together(start):
         pass
 
 
-@pytest.mark.parametrize(("holder", "comer"), [("exclusive", "shared"), ("exclusive", "exclusive"), ("shared", "exclusive")])
+@pytest.mark.parametrize(
+    ("holder", "comer"), [("exclusive", "shared"), ("exclusive", "exclusive"), ("shared", "exclusive")]
+)
 def test_alone_means_alone(start, holder, comer):
     first = start(HOLD.format(kind=holder))
     assert heard(first) == "held"
