@@ -7,6 +7,10 @@ The command line turns a `UserError` into exit status 2; anything else is a defe
 from __future__ import annotations
 
 
+MAX_RECEIVED = 400
+"""Characters of what was received that a message shows: a hostile file must not flood the terminal."""
+
+
 class DetsearchError(Exception):
     """Base of all errors that this package raises on purpose."""
 
@@ -22,10 +26,10 @@ class UserError(DetsearchError):
         self.where, self.expected, self.received, self.hint = where, expected, received, hint
         text = f"{where}: expected {expected}"
         if received is not None:
-            text += f", got {received}"
+            text += f", got {received if len(received) <= MAX_RECEIVED else received[:MAX_RECEIVED] + '...'}"
         if hint is not None:
             text += f"; {hint}"
-        super().__init__(" ".join(text.split()))
+        super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split())))
 
     def __reduce__(self) -> tuple[object, ...]:
         # Exceptions cross process borders; the default would call __init__ with the finished message only.

@@ -29,6 +29,9 @@ Stem = Literal["deep", "7x7"]
 """``deep``: two 3x3 convolutions of stride 2 (base/2, then base channels), as in SM-NAS; ``7x7``: the classical 7x7
 convolution of stride 2 with base channels and a 3x3 max-pooling of stride 2, as in ResNet."""
 
+StrideIn = Literal["3x3", "1x1"]
+"""The convolution of a bottleneck that halves the resolution."""
+
 BLOCKS: Final[tuple[Block, ...]] = get_args(Block)
 STEMS: Final[tuple[Stem, ...]] = get_args(Stem)
 OUT_FACTOR: Final[dict[Block, int]] = {"basicblock": 1, "bottleneck": 4, "Xbottleneck": 4, "mbblock": 1}
@@ -132,7 +135,7 @@ class BlockCode:
         """Channels of P2..P5."""
         return tuple({shape.stage: shape.outputs for shape in self.blocks}.values())
 
-    def convolutions(self, size: InputSize, stem: Stem = "deep") -> Iterator[ConvShape]:
+    def convolutions(self, size: InputSize, stem: Stem = "deep", stride_in: StrideIn = "3x3") -> Iterator[ConvShape]:
         """Every convolution at an input of `size` pixels."""
         base, (height, width) = self.base, (_half(size.height), _half(size.width))
         if stem == "deep":
@@ -146,9 +149,11 @@ class BlockCode:
             before = (height, width)
             if shape.stride == 2:
                 height, width = _half(height), _half(width)
-            yield from self._convolutions(shape, before, (height, width))
+            yield from self._convolutions(shape, before, (height, width), stride_in)
 
-    def _convolutions(self, shape: BlockShape, before: tuple[int, int], after: tuple[int, int]) -> Iterator[ConvShape]:
+    def _convolutions(
+        self, shape: BlockShape, before: tuple[int, int], after: tuple[int, int], stride_in: StrideIn
+    ) -> Iterator[ConvShape]:
         inputs, outputs, planes = shape.inputs, shape.outputs, shape.planes
         if self.block == "basicblock":
             yield ConvShape(inputs, planes, 3, 1, *after)
@@ -161,7 +166,7 @@ class BlockCode:
             return  # no projection: an inverted residual has a shortcut only where the shape stays
         else:
             inner, groups = (planes * 2, self.base // 2) if self.block == "Xbottleneck" else (planes, 1)
-            yield ConvShape(inputs, inner, 1, 1, *before)
+            yield ConvShape(inputs, inner, 1, 1, *(before if stride_in == "3x3" else after))
             yield ConvShape(inner, inner, 3, groups, *after)
             yield ConvShape(inner, outputs, 1, 1, *after)
         if shape.stride == 2 or inputs != outputs:
@@ -171,9 +176,9 @@ class BlockCode:
         """Parameters of the backbone, norms included, without a classifier."""
         return sum(conv.params for conv in self.convolutions(InputSize(32, 32), stem))
 
-    def macs(self, size: InputSize, stem: Stem = "deep") -> int:
+    def macs(self, size: InputSize, stem: Stem = "deep", stride_in: StrideIn = "3x3") -> int:
         """Multiply-accumulates of the backbone's convolutions at `size`, batch 1."""
-        return sum(conv.macs for conv in self.convolutions(size, stem))
+        return sum(conv.macs for conv in self.convolutions(size, stem, stride_in))
 
 
 def leq(a: BlockCode, b: BlockCode) -> bool:
@@ -181,13 +186,18 @@ def leq(a: BlockCode, b: BlockCode) -> bool:
 
     Same kind of block; b's base is at least a's; in every stage b has at least as many blocks, and each is at least as
     wide as a's block in that place. So an earlier doubling is wider. Widths only grow along a code, so that what b's
-    stages give out is at least as wide too.
+    stages give out is at least as wide too. An `Xbottleneck` has base/2 groups, so its groups must not become narrower
+    either: with equal widths, a larger base alone would make it cheaper.
     """
     if a.block != b.block or a.base > b.base:
         return False
+    grouped = a.block == "Xbottleneck"
     for wide_a, wide_b in zip(_widths(a), _widths(b), strict=True):
-        if len(wide_a) > len(wide_b) or any(x > y for x, y in zip(wide_a, wide_b, strict=False)):
+        if len(wide_a) > len(wide_b):
             return False
+        for x, y in zip(wide_a, wide_b, strict=False):
+            if x > y or (grouped and x * b.base > y * a.base):
+                return False
     return True
 
 
@@ -207,7 +217,9 @@ def mutate(code: BlockCode, rng: np.random.Generator, *, max_depth: int = 102) -
 
 
 def steps(code: BlockCode, *, max_depth: int = 102) -> Iterator[BlockCode]:
-    """Every code that is one step of `mutate` away, each once."""
+    """Every code that is one step of `mutate` away, each once. Symmetric among the codes of at most `max_depth`
+    blocks (never more than `MAX_BLOCKS`)."""
+    deepest = min(max_depth, MAX_BLOCKS)
     seen = {code.stages}
 
     def fresh(stages: tuple[str, ...]) -> bool:
@@ -218,7 +230,7 @@ def steps(code: BlockCode, *, max_depth: int = 102) -> Iterator[BlockCode]:
     for i, stage in enumerate(code.stages):
         for at in range(len(stage) + 1):
             added = (*code.stages[:i], f"{stage[:at]}1{stage[at:]}", *code.stages[i + 1 :])
-            if code.depth < max_depth and fresh(added):
+            if code.depth < deepest and fresh(added):
                 yield BlockCode(code.block, code.base, added)
         for at, digit in enumerate(stage):
             removed = (*code.stages[:i], stage[:at] + stage[at + 1 :], *code.stages[i + 1 :])

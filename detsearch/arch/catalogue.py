@@ -12,18 +12,21 @@ where MODULES is a Descriptor or a sequence of them. Loading it must not import 
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final, Literal, TypeAlias
 
-from detsearch.arch.spec import SLOTS, DetectorSpec, ModuleSpec, NetworkSpec, Slot
-from detsearch.errors import DetsearchError, SpecError
+from detsearch.arch.spec import NORMS, SLOTS, DetectorSpec, ModuleSpec, NetworkSpec, Slot
+from detsearch.errors import SpecError, UserError
 
 ENTRY_POINT_GROUP: Final = "detsearch.modules"
 ABSENT: Final = "none"
 """How an empty neck or proposals slot is called in text and in `beside`."""
+WORD: Final = re.compile(r"[A-Za-z0-9_.\-]+")
+"""What a token, a name, or a string in text may look like."""
 
 Order: TypeAlias = Callable[[Any, Any], bool]
 """``order(a, b)``: is b at least as deep or wide as a? Must be reflexive, antisymmetric and transitive."""
@@ -45,8 +48,9 @@ class Descriptor:
     present); slots not named are free. `order` names the fields that make a network deeper or wider, each with its
     order; all other fields must be equal for two specs to be comparable. `names` are well-known instances
     (``resnet50``), usable wherever the token is. `atom` is a field and the pattern of its text, where that text alone
-    stands for the module (a block code). `levels`, for a backbone, gives the levels of its maps and, for a neck, of
-    its output: ``levels(spec, levels below)``; it lets a combination be refused before anything is built.
+    stands for the module (a block code); the pattern must end where the text does. `levels`, for a backbone, gives the
+    levels of its maps and, for a neck, of its output: ``levels(spec, levels below)``, where no levels below means that
+    the backbone does not tell; it lets a combination be refused before anything is built.
     Slot ``inner`` is for modules that stand in a field of another one.
     """
 
@@ -88,11 +92,21 @@ class Catalogue:
             self._add(descriptor)
 
     def _add(self, descriptor: Descriptor) -> None:
+        where = f"module {descriptor.token!r} of {descriptor.builder}"
         for word in (descriptor.token, *descriptor.names):
-            if word in self._by_token or word in self._by_name or word == ABSENT:
-                raise DetsearchError(f"module name {word!r} is taken twice; rename it in {descriptor.builder}")
+            if WORD.fullmatch(word) is None or word in (*NORMS, ABSENT):
+                raise UserError(where, "a name of letters, digits, '_', '.' and '-', and no norm", repr(word))
+            if word in self._by_token or word in self._by_name:
+                raise UserError(where, "a name of its own", f"{word!r}, which is taken twice", "rename one of the two")
+        if descriptor.slot not in (*SLOTS, "inner"):
+            raise UserError(where, f"slot {', '.join(SLOTS)} or inner", repr(descriptor.slot))
         if descriptor.spec in self._by_spec:
-            raise DetsearchError(f"{descriptor.spec.__name__} describes two kinds of module")
+            taken = self._by_spec[descriptor.spec].token
+            raise UserError(where, "a spec of its own", f"{descriptor.spec.__name__}, which describes {taken!r}")
+        known = {f.name for f in fields(descriptor.spec)}
+        named = {*descriptor.order, *(descriptor.atom or ())[:1]}
+        if not named <= known:
+            raise UserError(where, f"order and atom over fields ({', '.join(known)})", ", ".join(sorted(named - known)))
         self._by_token[descriptor.token] = descriptor
         self._by_spec[descriptor.spec] = descriptor
         self._by_name.update({name: (descriptor, spec) for name, spec in descriptor.names.items()})
@@ -111,7 +125,9 @@ class Catalogue:
         try:
             return self._by_spec[type(spec)]
         except KeyError:
-            raise SpecError("module", "a kind in the catalogue", type(spec).__name__) from None
+            raise SpecError(
+                "module", "a kind in the catalogue", type(spec).__name__, "is the package installed that brings it?"
+            ) from None
 
     def words(self) -> list[str]:
         """Every token and name, for suggestions."""
@@ -125,10 +141,10 @@ class Catalogue:
                 continue
             descriptor = self.of(part)
             if descriptor.slot != slot:
-                raise SpecError(slot, f"a {slot}", f"{descriptor.token}, which is a {descriptor.slot}")
+                raise SpecError(slot, f"a {slot} module", f"{descriptor.token}, which is a {descriptor.slot} module")
             for other, allowed in descriptor.beside.items():
                 if tokens[other] not in allowed and not ("*" in allowed and tokens[other] != ABSENT):
-                    wanted = " or ".join("any" if word == "*" else word for word in allowed)
+                    wanted = " or ".join(f"any {other}" if word == "*" else word for word in allowed)
                     raise SpecError(f"{other} beside {descriptor.token}", wanted, tokens[other])
         self.levels(network)
 
@@ -158,6 +174,27 @@ def catalogue() -> Catalogue:
 
     found: list[Descriptor] = list(MODULES)
     for point in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda point: point.name):
-        loaded = point.load()
-        found.extend([loaded] if isinstance(loaded, Descriptor) else loaded)
+        found.extend(_load(point))
     return Catalogue(found)
+
+
+def _load(point: EntryPoint) -> list[Descriptor]:
+    """The descriptors behind an entry point; UserError that names the package if there are none."""
+    package = point.dist.name if point.dist is not None else "unknown"
+    where = f"entry point {point.name!r} ({point.value}) of package {package}"
+    hint = f"mend or uninstall {package}"
+    try:
+        loaded = point.load()
+    except Exception as error:  # other people's code: whatever it raises, the user must learn whose it is
+        raise UserError(where, "importable modules", f"{type(error).__name__}: {error}", hint) from error
+    descriptors = [loaded] if isinstance(loaded, Descriptor) else loaded
+    if not isinstance(descriptors, (list, tuple)) or not all(isinstance(d, Descriptor) for d in descriptors):
+        raise UserError(where, "a Descriptor or a list of them", _kind(descriptors), hint)
+    return list(descriptors)
+
+
+def _kind(found: object) -> str:
+    """What was found, by its type: its text may be anything."""
+    if isinstance(found, (list, tuple)):
+        return f"a {type(found).__name__} of {', '.join(sorted({type(item).__name__ for item in found}))}"
+    return type(found).__name__

@@ -4,7 +4,9 @@
     network  = module {"/" module} ["/" norm]           backbone, neck, proposals, head; empty slots are left out
     module   = word ["(" field "=" value {"," field "=" value} ")"]
     word     = a token or a name of the catalogue, or an atom that stands for its module (a block code)
-    value    = number | true | false | word | integers joined by "-" | atom | module
+    value    = number | true | false | none | word | integers joined by "-" | atom | module
+
+An atom may hold any marks; as a value it ends at the first comma or closing bracket outside its own brackets.
 
 The text is canonical: fields at their default are left out, ``parse(format(spec)) == spec``, and equal specs have equal
 text. Whitespace between parts is ignored when reading.
@@ -14,14 +16,16 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import math
 import re
 import types
 from dataclasses import MISSING, fields
+from functools import cache
 from typing import Any, Final, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
-from detsearch.arch.catalogue import Catalogue, Descriptor, catalogue
+from detsearch.arch.catalogue import ABSENT, WORD, Catalogue, Descriptor, catalogue
 from detsearch.arch.spec import NORMS, SLOTS, DetectorSpec, ModuleSpec, NetworkSpec, Slot
-from detsearch.errors import SpecError
+from detsearch.errors import DetsearchError, SpecError
 from detsearch.types import InputSize
 
 MAX_LENGTH: Final = 4096
@@ -31,6 +35,7 @@ MAX_NESTING: Final = 8
 
 def parse_detector(text: str, known: Catalogue | None = None) -> DetectorSpec:
     """Read ``network@WxH``; SpecError with position and suggestion."""
+    _check_length(text)
     network, at, size = text.rpartition("@")
     if not at:
         raise SpecError("detector", "network@WxH, such as resnet18/fpn/retinanet@512x512", _short(text))
@@ -80,7 +85,7 @@ def parse_module(text: str, slot: Slot | None = None, known: Catalogue | None = 
     if not reader.ended():
         raise reader.error(reader.position, "the end of the module")
     if slot is not None and descriptor.slot != slot:
-        raise SpecError(slot, f"a {slot}", f"{descriptor.token}, which is a {descriptor.slot}")
+        raise SpecError(slot, f"a {slot} module", f"{descriptor.token}, which is a {descriptor.slot} module")
     return module
 
 
@@ -129,52 +134,93 @@ def _format_module(module: ModuleSpec, known: Catalogue, *, short: bool) -> str:
             (name, {f.name: getattr(spec, f.name) for f in fields(spec)}) for name, spec in descriptor.names.items()
         ]
     word, base = min(candidates, key=lambda c: sum(name not in c[1] or c[1][name] != v for name, v in values.items()))
-    written = [
-        f"{name}={_format_value(value, known, short=short)}"
-        for name, value in values.items()
-        if name not in base or base[name] != value
-    ]
+    written = []
+    for name, value in values.items():
+        if name in base and base[name] == value:
+            continue
+        if isinstance(value, ModuleSpec):
+            text = _format_module(value, known, short=short)
+        else:
+            text = _format_value(value, _accepted(type(module))[name], f"{descriptor.token} field {name!r}")
+        written.append(f"{name}={text}")
     return f"{word}({','.join(written)})" if written else word
 
 
-def _format_value(value: Any, known: Catalogue, *, short: bool) -> str:
+def _format_value(value: Any, accepted: _Value, what: str) -> str:
+    """The text of a value that is no module; SpecError if it has none that reads back as the same value (not a number,
+    a word with spaces, an empty tuple, an atom with open brackets)."""
     if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float):
-        return repr(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
-    if isinstance(value, tuple):
-        return "-".join(map(str, value))
-    if isinstance(value, ModuleSpec):
-        return _format_module(value, known, short=short)
-    return str(value)
+        text = ABSENT
+    elif isinstance(value, bool):
+        text = str(value).lower()
+    elif isinstance(value, float):
+        text = repr(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
+    elif isinstance(value, tuple):
+        text = "-".join(map(str, value))
+    else:
+        text = str(value)
+    try:
+        if _end_of_value(text, 0) == len(text) and text == text.strip() and _convert(text, accepted) == value:
+            return text
+    except ValueError:
+        pass
+    raise SpecError(what, "a value that can be written as text", repr(value))
 
 
 def _short(text: str) -> str:
     return repr(text if len(text) <= 80 else text[:77] + "...")
 
 
-class _Value(NamedTuple):
-    """What a field accepts, from its annotation."""
+def _check_length(text: str) -> None:
+    if len(text) > MAX_LENGTH:
+        raise SpecError("code", f"at most {MAX_LENGTH} characters", str(len(text)))
 
-    kind: Any
+
+class _Value(NamedTuple):
+    """What a field accepts, from its annotation: one kind of value or several kinds of module."""
+
+    kinds: tuple[Any, ...]
     optional: bool
 
+    @property
+    def modules(self) -> bool:
+        return all(isinstance(kind, type) and issubclass(kind, ModuleSpec) for kind in self.kinds)
 
-def _accepted(annotation: Any) -> _Value:
-    if get_origin(annotation) in (Union, types.UnionType):
-        kinds = [kind for kind in get_args(annotation) if kind is not type(None)]
-        return _Value(kinds[0], len(kinds) < len(get_args(annotation)))
-    return _Value(annotation, False)
+
+def _accepted(spec: type[ModuleSpec]) -> dict[str, _Value]:
+    """What every field of a kind of module accepts; DetsearchError for an annotation that has no text form."""
+    kind: Any = spec  # mypy takes a class of dataclasses for unhashable
+    return _accepted_by_field(kind)
+
+
+@cache
+def _accepted_by_field(spec: type[ModuleSpec]) -> dict[str, _Value]:
+    found = {}
+    try:
+        hints = get_type_hints(spec)
+    except NameError as error:
+        raise DetsearchError(f"{spec.__module__}.{spec.__name__}: a field's type cannot be resolved: {error}") from None
+    for field in fields(spec):
+        annotation = hints[field.name]
+        union = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
+        value = _Value(tuple(kind for kind in union if kind is not type(None)), type(None) in union)
+        if not value.modules and not (len(value.kinds) == 1 and _has_text(value.kinds[0])):
+            raise DetsearchError(f"{spec.__module__}.{spec.__name__}.{field.name}: {annotation} has no text form")
+        found[field.name] = value
+    return found
+
+
+def _has_text(kind: Any) -> bool:
+    if get_origin(kind) is tuple:
+        return all(item in (int, ...) for item in get_args(kind))
+    return kind in (bool, int, float, str) or get_origin(kind) is Literal or hasattr(kind, "parse")
 
 
 class _Reader:
     """A position in a text."""
 
     def __init__(self, text: str, known: Catalogue) -> None:
-        if len(text) > MAX_LENGTH:
-            raise SpecError("code", f"at most {MAX_LENGTH} characters", str(len(text)))
+        _check_length(text)
         self.text, self.known, self.position, self.nesting = text, known, 0, 0
         self._skip()
 
@@ -209,17 +255,23 @@ class _Reader:
             if self.nesting > MAX_NESTING:
                 raise self.error(start, f"at most {MAX_NESTING} modules inside each other")
             self.expect("(")
+            given: dict[str, Any] = {}
             while True:
-                self._field(descriptor, values)
+                name, value = self._field(descriptor, given)
+                given[name] = value
                 if not self._at(","):
                     break
                 self.expect(",")
             self.expect(")")
             self.nesting -= 1
+            values |= given
         missing = [f.name for f in fields(descriptor.spec) if f.default is MISSING and f.name not in values]
         if missing:
             raise self.error(start, f"field {missing[0]!r} of {descriptor.token}", f"{word} without it")
-        return descriptor, descriptor.spec(**values)
+        try:
+            return descriptor, descriptor.spec(**values)
+        except SpecError as error:
+            raise self._within(descriptor, start, error) from None
 
     def _look_up(self, word: str, start: int) -> tuple[Descriptor, dict[str, Any]]:
         """What a word stands for: the kind of module and the fields that are already known."""
@@ -229,61 +281,64 @@ class _Reader:
             descriptor, spec = named
             return descriptor, {f.name: getattr(spec, f.name) for f in fields(spec)}
         for descriptor in self.known:
-            if descriptor.atom is not None and re.fullmatch(descriptor.atom[1], word):
-                kind = get_type_hints(descriptor.spec)[descriptor.atom[0]]
-                return descriptor, {descriptor.atom[0]: kind.parse(word)}
+            if descriptor.atom is None:
+                continue
+            field, pattern = descriptor.atom
+            if (match := re.compile(pattern).match(self.text, start)) is not None and match.end() >= start + len(word):
+                self.position = match.end()
+                self._skip()
+                accepted = _accepted(descriptor.spec)[field]
+                return descriptor, {field: self._converted(match[0], accepted, descriptor, field, start)}
         near = difflib.get_close_matches(word, self.known.words(), 1)
         hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(self.known.words()))}"
-        raise self.error(start, "a module", repr(word) if word else None, hint)
+        raise self.error(start, "a module", _short(word) if word else None, hint)
 
-    def _field(self, descriptor: Descriptor, values: dict[str, Any]) -> None:
+    def _field(self, descriptor: Descriptor, given: dict[str, Any]) -> tuple[str, Any]:
         start = self.position
         name = self._word()
-        hints = get_type_hints(descriptor.spec)
-        names = [f.name for f in fields(descriptor.spec)]
-        if name not in names:
-            near = difflib.get_close_matches(name, names, 1)
+        accepted = _accepted(descriptor.spec)
+        if name not in accepted:
+            near = difflib.get_close_matches(name, accepted, 1)
             hint = f"did you mean {near[0]}?" if near else None
-            raise self.error(start, f"a field of {descriptor.token} ({', '.join(names)})", repr(name), hint)
+            raise self.error(start, f"a field of {descriptor.token} ({', '.join(accepted)})", _short(name), hint)
+        if name in given:
+            raise self.error(start, f"every field of {descriptor.token} once", f"{name!r} again")
         self.expect("=")
-        values[name] = self._value(f"{descriptor.token} field {name!r}", _accepted(hints[name]))
+        return name, self._value(descriptor, name, accepted[name])
 
-    def _value(self, what: str, accepted: _Value) -> Any:
-        start, kind = self.position, accepted.kind
-        if isinstance(kind, type) and issubclass(kind, ModuleSpec):
-            if accepted.optional and self.text[start : start + 4] == "none":
-                self._raw()
+    def _value(self, descriptor: Descriptor, name: str, accepted: _Value) -> Any:
+        start = self.position
+        if accepted.modules:
+            if accepted.optional and self._word() == ABSENT:
                 return None
-            descriptor, module = self.module()
-            if not isinstance(module, kind):
-                raise self.error(start, f"a {kind.__name__} for {what}", descriptor.token)
+            self.position = start
+            found, module = self.module()
+            if not isinstance(module, accepted.kinds):
+                wanted = " or ".join(kind.__name__ for kind in accepted.kinds)
+                raise self.error(start, f"a {wanted} for {descriptor.token} field {name!r}", found.token)
             return module
-        raw = self._raw()
-        if accepted.optional and raw == "none":
-            return None
-        try:
-            return _convert(raw, kind)
-        except SpecError:
-            raise
-        except ValueError:
-            raise self.error(start, f"{_describe(kind)} for {what}", repr(raw)) from None
+        self.position = _end_of_value(self.text, start)
+        return self._converted(self.text[start : self.position].strip(), accepted, descriptor, name, start)
 
-    def _raw(self) -> str:
-        """The text up to the comma or bracket that ends a value; brackets inside it are kept in pairs."""
-        depth, end = 0, self.position
-        while end < len(self.text):
-            char = self.text[end]
-            if depth == 0 and char in ",)":
-                break
-            depth += (char == "(") - (char == ")")
-            end += 1
-        raw = self.text[self.position : end].strip()
-        self.position = end
-        return raw
+    def _converted(self, raw: str, accepted: _Value, descriptor: Descriptor, name: str, start: int) -> Any:
+        try:
+            return _convert(raw, accepted)
+        except SpecError as error:
+            raise self._within(descriptor, start, error) from None
+        except ValueError:
+            wanted = f"{_describe(accepted)} for {descriptor.token} field {name!r}"
+            raise self.error(start, wanted, _short(raw)) from None
+
+    @staticmethod
+    def _within(descriptor: Descriptor, start: int, error: SpecError) -> SpecError:
+        """A module's own complaint, with the place of the module in the text."""
+        where = f"code at character {start + 1}, {descriptor.token}: {error.where}"
+        return SpecError(where, error.expected, error.received, error.hint)
 
     def _word(self) -> str:
-        match = re.compile(r"[A-Za-z0-9_.\-]*").match(self.text, self.position)
-        assert match is not None
+        match = WORD.match(self.text, self.position)
+        if match is None:
+            return ""
         self.position = match.end()
         self._skip()
         return match[0]
@@ -296,33 +351,57 @@ class _Reader:
             self.position += 1
 
 
-def _convert(raw: str, kind: Any) -> Any:
-    """The value of a text for an annotation; ValueError if it is none."""
-    if kind is bool:
-        return {"true": True, "false": False}[raw] if raw in ("true", "false") else _refuse()
-    if kind is int:
-        return int(raw) if re.fullmatch(r"-?[0-9]{1,9}", raw) else _refuse()
-    if kind is float:
-        return float(raw) if re.fullmatch(r"-?[0-9]{1,12}(\.[0-9]{1,17})?(e-?[0-9]{1,2})?", raw) else _refuse()
-    if kind is str:
-        return raw if re.fullmatch(r"[A-Za-z0-9_.\-]+", raw) else _refuse()
+def _end_of_value(text: str, start: int) -> int:
+    """Where the comma or bracket stands that ends a value; brackets inside it are kept in pairs."""
+    depth, end = 0, start
+    while end < len(text) and not (depth == 0 and text[end] in ",)"):
+        depth += (text[end] == "(") - (text[end] == ")")
+        end += 1
+    return end
+
+
+def _convert(raw: str, accepted: _Value) -> Any:
+    """The value of a text; ValueError, or an atom's own SpecError, if it is none."""
+    if accepted.optional and raw == ABSENT:
+        return None
+    (kind,) = accepted.kinds
     if get_origin(kind) is Literal:
-        return raw if raw in get_args(kind) else _refuse()
+        return _choice(raw, {str(value): value for value in get_args(kind)})
+    if kind is bool:
+        return _choice(raw, {"true": True, "false": False})
     if get_origin(kind) is tuple:
-        return (
-            tuple(int(part) for part in raw.split("-")) if re.fullmatch(r"[0-9]{1,9}(-[0-9]{1,9})*", raw) else _refuse()
-        )
+        return tuple(int(part) for part in _matching(r"[0-9]{1,9}(-[0-9]{1,9})*", raw).split("-"))
+    if kind is int:
+        return int(_matching(r"-?[0-9]{1,18}", raw))
+    if kind is float:
+        number = float(_matching(r"-?[0-9]{1,18}(\.[0-9]{1,24})?(e[+-]?[0-9]{1,3})?", raw))
+        if not math.isfinite(number):
+            raise ValueError
+        return number
+    if kind is str:
+        return _matching(WORD.pattern, raw)
     return kind.parse(raw)
 
 
-def _refuse() -> Any:
-    raise ValueError
+def _choice(raw: str, choices: dict[str, Any]) -> Any:
+    if raw not in choices:
+        raise ValueError
+    return choices[raw]
 
 
-def _describe(kind: Any) -> str:
+def _matching(pattern: str, raw: str) -> str:
+    if re.fullmatch(pattern, raw) is None:
+        raise ValueError
+    return raw
+
+
+def _describe(accepted: _Value) -> str:
+    (kind,) = accepted.kinds
     if get_origin(kind) is Literal:
-        return " or ".join(map(str, get_args(kind)))
-    if get_origin(kind) is tuple:
-        return "integers joined by '-'"
-    plain = {bool: "true or false", int: "an integer", float: "a number", str: "a word"}
-    return plain.get(kind) or str(kind.__name__)
+        wanted = " or ".join(map(str, get_args(kind)))
+    elif get_origin(kind) is tuple:
+        wanted = "integers joined by '-'"
+    else:
+        plain = {bool: "true or false", int: "an integer", float: "a number", str: "a word"}
+        wanted = plain.get(kind) or f"a {kind.__name__}"
+    return f"{wanted} or {ABSENT}" if accepted.optional else wanted

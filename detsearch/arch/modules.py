@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
 from detsearch.arch import blockcode
-from detsearch.arch.blockcode import BlockCode, Stem
+from detsearch.arch.blockcode import BlockCode, Stem, StrideIn
 from detsearch.arch.catalogue import ABSENT, Descriptor
 from detsearch.arch.spec import ModuleSpec
 from detsearch.errors import SpecError
@@ -37,12 +37,12 @@ class CodedResNetSpec(ModuleSpec):
 
     code: BlockCode
     stem: Stem = "deep"
-    stride_in: Literal["3x3", "1x1"] = "3x3"
+    stride_in: StrideIn = "3x3"
 
     def __post_init__(self) -> None:
         if self.stem not in blockcode.STEMS:
             raise SpecError("stem", " or ".join(blockcode.STEMS), repr(self.stem))
-        if self.stride_in not in ("3x3", "1x1"):
+        if self.stride_in not in get_args(StrideIn):
             raise SpecError("stride_in", "3x3 or 1x1", repr(self.stride_in))
         if self.stride_in == "1x1" and self.code.block not in ("bottleneck", "Xbottleneck"):
             raise SpecError("stride_in", f"3x3 for a {self.code.block}, which begins with no 1x1 to stride in", "1x1")
@@ -115,8 +115,8 @@ def _backbone_levels(_: ModuleSpec, __: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _fpn_levels(spec: FPNSpec, below: tuple[int, ...]) -> tuple[int, ...]:
-    """Levels that an FPN gives out: its lateral ones must be among the backbone's."""
-    missing = [level for level in spec.levels if level <= below[-1] and level not in below]
+    """Levels that an FPN gives out: its lateral ones must be among the backbone's, where those are known."""
+    missing = [level for level in spec.levels if below and level <= below[-1] and level not in below]
     if missing:
         raise SpecError("levels of fpn", f"levels of the backbone ({_joined(below)}) or above", _joined(spec.levels))
     return spec.levels
@@ -136,7 +136,7 @@ MODULES: Final[tuple[Descriptor, ...]] = (
         spec=CodedResNetSpec,
         builder="detsearch.nn.backbones.coded:build_coded",
         summary="ResNet family as a block code: any depth, width and places of doubling",
-        atom=("code", r"[A-Za-z]+_[0-9]+_.*"),
+        atom=("code", r"[A-Za-z]+_[0-9]+_[A-Za-z0-9_.\-]*"),
         order={"code": blockcode.leq},
         names=CLASSICAL,
         levels=_backbone_levels,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from detsearch.arch.catalogue import catalogue
-from detsearch.arch.code import parse_detector, parse_network
+from detsearch.arch.code import MAX_LENGTH, parse_detector, parse_network
 from detsearch.arch.spec import DetectorSpec, NetworkSpec
 from detsearch.errors import SpecError
 from detsearch.types import InputSize
@@ -27,6 +28,9 @@ PRESETS: Final[Mapping[str, str]] = {
 }
 """Detector text by name. `retinanet_slim` is ours, sized for a CPU; the others are as published."""
 
+SUFFIXES: Final = (".txt", ".spec")
+"""Text that ends so is a file's name, whether or not there is such a file."""
+
 
 def preset(name: str) -> DetectorSpec:
     """A detector by its name; SpecError with a suggestion."""
@@ -43,10 +47,21 @@ def resolve(text: str, size: InputSize | None = None) -> DetectorSpec:
     `size` overrides the input size; it is needed where the text is a network without one.
     """
     text = text.strip()
+    # os.path, not Path: it answers no, where Path raises, for text that no file system would take as a name.
+    if text not in PRESETS and (text.endswith(SUFFIXES) or os.path.isfile(text)):
+        line = _first_line(Path(text))
+        try:
+            return _resolve_text(line, size)
+        except SpecError as error:
+            raise SpecError(f"{text}: {error.where}", error.expected, error.received, error.hint) from None
+    if "@" not in text and os.path.isdir(text):
+        raise SpecError(text, "a preset, a detector, or a text file with one on its first line", "a folder")
+    return _resolve_text(text, size)
+
+
+def _resolve_text(text: str, size: InputSize | None) -> DetectorSpec:
     if text in PRESETS:
         spec = preset(text)
-    elif (path := Path(text)).suffix in (".txt", ".spec") or (len(text) < 1024 and path.is_file()):
-        return resolve(_first_line(path), size)
     elif "@" in text:
         spec = parse_detector(text)
     elif size is not None and ("/" in text or "(" in text):
@@ -68,11 +83,16 @@ def network_of(text: str) -> NetworkSpec:
 
 
 def _first_line(path: Path) -> str:
+    if not os.path.isfile(path):
+        found = "a folder" if os.path.isdir(path) else "something else" if os.path.exists(path) else "no such file"
+        raise SpecError(str(path), "a text file with a detector on its first line", found)
     try:
         with path.open(encoding="utf-8") as file:
-            line = file.readline(8192).strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(str(path), "a text file with a detector on its first line", str(error)) from None
-    if not line or line in (str(path), path.name):
+            line = file.readline(MAX_LENGTH + 2).strip()
+    except UnicodeDecodeError:
+        raise SpecError(str(path), "a text file with a detector on its first line", "bytes that are no text") from None
+    except OSError as error:
+        raise SpecError(str(path), "a readable text file", error.strerror) from None
+    if not line:
         raise SpecError(str(path), "a detector on the first line", "nothing")
     return line

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 
@@ -18,6 +20,12 @@ from detsearch.types import InputSize
 
 DIMENSIONS: Final = ("backbone", "neck", "proposals", "head", "norm", "input")
 """The lists of choices that a recipe may give."""
+
+MAX_COMBINATIONS: Final = 200_000
+"""More combinations than this are refused: a space is enumerated, and no study would get round it."""
+
+Key: TypeAlias = "tuple[int | None, ...]"
+"""A detector as positions in the lists of choices: backbone, neck, (proposals, head), norm, input; None: not listed."""
 
 LEVEL_SETS: Final = tuple(
     "-".join(map(str, levels)) for count in range(3, 7) for levels in itertools.combinations(range(2, 8), count)
@@ -51,40 +59,43 @@ class StructuralSpace:
     inputs: tuple[InputSize, ...]
 
     @classmethod
-    def from_choices(cls, choices: Mapping[str, Sequence[Any]]) -> StructuralSpace:
+    def from_choices(cls, choices: Mapping[str, Any]) -> StructuralSpace:
         """Read the lists of a recipe.
 
         A choice is a module's text (``none`` for an empty neck or proposals), or a mapping from a token to lists of
         field values, which stands for their product: ``{fpn: {levels: [3-4-5, 2-3-4-5], width: [64, 128]}}``.
         Parts that are not named keep `DEFAULT_CHOICES`. RecipeError names the list and the entry.
         """
-        for name in choices:
+        if not isinstance(choices, Mapping):
+            raise RecipeError("space", f"lists under {', '.join(DIMENSIONS)}", repr(choices))
+        choices = {**DEFAULT_CHOICES, **choices}
+        for name, entries in choices.items():
             if name not in DIMENSIONS:
                 raise RecipeError(f"space.{name}", f"one of {', '.join(DIMENSIONS)}", repr(name))
-        choices = {**DEFAULT_CHOICES, **choices}
+            if not isinstance(entries, (list, tuple)) or not entries:
+                raise RecipeError(f"space.{name}", "a list of one or more choices", repr(entries))
         space = cls(
             backbones=tuple(_required(_modules(choices, "backbone"), "backbone")),
             necks=tuple(_modules(choices, "neck")),
             proposals=tuple(_modules(choices, "proposals")),
             heads=tuple(_required(_modules(choices, "head"), "head")),
-            norms=tuple(_norm(entry) for entry in choices["norm"]),
-            inputs=tuple(_input(entry) for entry in choices["input"]),
+            norms=tuple(_norm(entry, n) for n, entry in enumerate(choices["norm"])),
+            inputs=tuple(_input(entry, n) for n, entry in enumerate(choices["input"])),
         )
-        for name, values in zip(DIMENSIONS, space._dimensions, strict=True):
-            if len(set(values)) < len(values):
-                raise RecipeError(f"space.{name}", "every choice once", "a choice twice")
+        for name, texts in space.to_choices().items():
+            most, times = Counter(texts).most_common(1)[0]
+            if times > 1:
+                raise RecipeError(f"space.{name}", "every choice once", f"{most!r} {times} times")
+        if (count := math.prod(map(len, space._dimensions))) > MAX_COMBINATIONS:
+            raise RecipeError("space", f"at most {MAX_COMBINATIONS} combinations", str(count), "shorten the lists")
         if not space._valid:
-            raise RecipeError("space", "at least one valid combination", "none", "see `detsearch describe` for why")
+            raise RecipeError("space", "a combination that is valid", f"none ({space._why_empty()})")
         return space
 
     def to_choices(self) -> dict[str, list[str]]:
         """The lists as text, canonical: what identifies a space."""
         return {
-            name: [
-                ABSENT if value is None else format_module(value) if isinstance(value, ModuleSpec) else str(value)
-                for value in values
-            ]
-            for name, values in zip(DIMENSIONS, self._dimensions, strict=True)
+            name: [_text(value) for value in values] for name, values in zip(DIMENSIONS, self._dimensions, strict=True)
         }
 
     @property
@@ -92,65 +103,90 @@ class StructuralSpace:
         return self.backbones, self.necks, self.proposals, self.heads, self.norms, self.inputs
 
     @cached_property
-    def _pairs(self) -> tuple[tuple[ModuleSpec | None, ModuleSpec], ...]:
-        return tuple(itertools.product(self.proposals, self.heads))
+    def _parts(self) -> tuple[tuple[Any, ...], ...]:
+        """What a mutation changes: the choices for each part."""
+        return self.backbones, self.necks, tuple(itertools.product(self.proposals, self.heads)), self.norms, self.inputs
 
     @cached_property
-    def _valid(self) -> tuple[DetectorSpec, ...]:
-        """Every valid detector. Enumerated once; structural spaces are tens of thousands at the most."""
+    def _positions(self) -> tuple[dict[Any, int], ...]:
+        return tuple({value: position for position, value in enumerate(values)} for values in self._parts)
+
+    @cached_property
+    def _valid(self) -> dict[Key, DetectorSpec]:
+        """Every valid detector by its key, so that looking for neighbours builds and hashes no detectors."""
         known = catalogue()
-        found = []
-        for backbone, neck, pair, norm in itertools.product(self.backbones, self.necks, self._pairs, self.norms):
-            network = NetworkSpec(backbone=backbone, neck=neck, proposals=pair[0], head=pair[1], norm=norm)
+        found: dict[Key, DetectorSpec] = {}
+        *networks, inputs = (range(len(values)) for values in self._parts)
+        for key in itertools.product(*networks):
+            network = self._network(key)
             if _holds(known, network):
-                found += [spec for size in self.inputs if _fits(known, spec := network.at(size))]
-        return tuple(found)
+                for position in inputs:
+                    spec = network.at(self.inputs[position])
+                    if _fits(known, spec):
+                        found[*key, position] = spec
+        return found
 
     @cached_property
-    def _members(self) -> frozenset[DetectorSpec]:
-        return frozenset(self._valid)
+    def _list(self) -> tuple[DetectorSpec, ...]:
+        return tuple(self._valid.values())
+
+    def _network(self, key: tuple[int, ...]) -> NetworkSpec:
+        backbone, neck, (proposals, head), norm = (v[k] for v, k in zip(self._parts, key, strict=False))
+        return NetworkSpec(backbone=backbone, neck=neck, proposals=proposals, head=head, norm=norm)
+
+    def _why_empty(self) -> str:
+        """What is wrong with the first combination."""
+        spec = self._network((0, 0, 0, 0)).at(self.inputs[0])
+        try:
+            catalogue().check(spec.network)
+            catalogue().check_input(spec)
+        except SpecError as error:
+            return f"the first: {error}"
+        return "no reason found"
+
+    def _key(self, spec: DetectorSpec) -> Key:
+        net = spec.network
+        values = (net.backbone, net.neck, (net.proposals, net.head), net.norm, spec.input)
+        return tuple(positions.get(value) for positions, value in zip(self._positions, values, strict=True))
 
     def size(self) -> int:
         """Exact number of valid combinations."""
         return len(self._valid)
 
     def all(self) -> Iterator[DetectorSpec]:
-        return iter(self._valid)
+        return iter(self._list)
 
     def contains(self, spec: DetectorSpec) -> bool:
-        return spec in self._members
+        return self._key(spec) in self._valid
 
     def sample(self, rng: np.random.Generator) -> DetectorSpec:
-        return self._valid[int(rng.integers(len(self._valid)))]
+        return self._list[int(rng.integers(len(self._list)))]
 
     def neighbours(self, spec: DetectorSpec) -> Iterator[DetectorSpec]:
         """Every detector of the space that differs in one part."""
-        for part in self._parts(spec):
-            yield from part
+        for changed in self._changed(spec):
+            yield from (self._valid[key] for key in changed)
 
     def mutate(self, spec: DetectorSpec, rng: np.random.Generator) -> DetectorSpec:
         """Change one part: first the part is drawn, then its new choice, so that a long list does not drown others."""
-        parts = [part for part in self._parts(spec) if part]
-        if not parts:
+        options = [changed for changed in self._changed(spec) if changed]
+        if not options:
             return spec
-        part = parts[int(rng.integers(len(parts)))]
-        return part[int(rng.integers(len(part)))]
+        part = options[int(rng.integers(len(options)))]
+        return self._valid[part[int(rng.integers(len(part)))]]
 
-    def _parts(self, spec: DetectorSpec) -> list[list[DetectorSpec]]:
-        """The neighbours of a spec, by the part that is changed."""
-        network = spec.network
-        changed: list[list[DetectorSpec]] = [
-            [spec.with_network(backbone=choice) for choice in self.backbones if choice != network.backbone],
-            [spec.with_network(neck=choice) for choice in self.necks if choice != network.neck],
-            [
-                spec.with_network(proposals=proposals, head=head)
-                for proposals, head in self._pairs
-                if (proposals, head) != (network.proposals, network.head)
-            ],
-            [spec.with_network(norm=choice) for choice in self.norms if choice != network.norm],
-            [network.at(size) for size in self.inputs if size != spec.input],
-        ]
-        return [[option for option in options if option in self._members] for options in changed]
+    def _changed(self, spec: DetectorSpec) -> Iterator[list[Key]]:
+        """The keys of a spec's neighbours, by the part that is changed."""
+        key = self._key(spec)
+        for part, values in enumerate(self._parts):
+            candidates = ((*key[:part], new, *key[part + 1 :]) for new in range(len(values)) if new != key[part])
+            yield [candidate for candidate in candidates if candidate in self._valid]
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ABSENT
+    return format_module(value) if isinstance(value, ModuleSpec) else str(value)
 
 
 def _holds(known: Catalogue, network: NetworkSpec) -> bool:
@@ -169,7 +205,7 @@ def _fits(known: Catalogue, spec: DetectorSpec) -> bool:
     return True
 
 
-def _modules(choices: Mapping[str, Sequence[Any]], name: Slot) -> list[ModuleSpec | None]:
+def _modules(choices: Mapping[str, Any], name: Slot) -> list[ModuleSpec | None]:
     found: list[ModuleSpec | None] = []
     for number, entry in enumerate(choices[name]):
         where = f"space.{name}[{number}]"
@@ -188,14 +224,19 @@ def _texts(entry: Any, where: str) -> list[str]:
     if isinstance(entry, Mapping) and len(entry) == 1:
         token, options = next(iter(entry.items()))
         if isinstance(options, Mapping) and all(isinstance(v, (list, tuple)) and v for v in options.values()):
+            if (count := math.prod(map(len, options.values()))) > MAX_COMBINATIONS:
+                raise RecipeError(where, f"at most {MAX_COMBINATIONS} combinations", str(count), "shorten the lists")
             named = [[f"{field}={_scalar(value)}" for value in values] for field, values in options.items()]
-            return [f"{token}({','.join(combination)})" for combination in itertools.product(*named)]
+            fields = [",".join(combination) for combination in itertools.product(*named)]
+            return [f"{token}({text})" if text else str(token) for text in fields]
     raise RecipeError(where, "a module's text, or {token: {field: [values]}}", repr(entry))
 
 
 def _scalar(value: Any) -> str:
     if isinstance(value, list):
         return "-".join(map(str, value))
+    if value is None:
+        return ABSENT
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -206,15 +247,15 @@ def _required(found: list[ModuleSpec | None], name: str) -> list[ModuleSpec]:
     return modules
 
 
-def _norm(entry: Any) -> Norm:
+def _norm(entry: Any, number: int) -> Norm:
     if entry not in NORMS:
-        raise RecipeError("space.norm", f"one or more of {', '.join(NORMS)}", repr(entry))
+        raise RecipeError(f"space.norm[{number}]", f"one of {', '.join(NORMS)}", repr(entry))
     norm: Norm = entry
     return norm
 
 
-def _input(entry: Any) -> InputSize:
+def _input(entry: Any, number: int) -> InputSize:
     try:
         return InputSize.parse(str(entry))
     except SpecError as error:
-        raise RecipeError("space.input", "WxH in pixels such as 512x512", error.received) from None
+        raise RecipeError(f"space.input[{number}]", error.expected, error.received) from None
