@@ -1,0 +1,60 @@
+"""What can be wrong with a dataset, and what is done about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    """What is wrong."""
+
+    MISSING_IMAGE = "missing image"
+    UNREADABLE_IMAGE = "unreadable image"
+    SIZE_MISMATCH = "size contradicts the file"
+    PATH_OUTSIDE = "path leaves the data root"
+    DUPLICATE_ID = "duplicate id"
+    UNKNOWN_IMAGE = "unknown image"
+    UNKNOWN_CATEGORY = "unknown category"
+    MALFORMED = "malformed annotation"
+    NO_AREA = "box without area"
+    OUTSIDE = "box outside the image"
+    UNUSABLE_SPLIT = "unusable split"
+
+
+class Action(StrEnum):
+    """What is done about it."""
+
+    ERROR = "error"
+    SKIPPED_IMAGE = "skipped image"
+    SKIPPED_BOX = "skipped box"
+    CLIPPED_BOX = "clipped box"
+
+
+@dataclass(frozen=True, slots=True)
+class Defect:
+    """One thing that is wrong: `where` names file and object, `detail` what was found there."""
+
+    kind: Kind
+    where: str
+    detail: str
+    action: Action
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.kind}, {self.detail} ({self.action})"
+
+
+@dataclass(slots=True)
+class Findings:
+    """Collects defects while a format is read; `skip` decides about those that could be errors."""
+
+    skip: bool = False
+    defects: list[Defect] = field(default_factory=list)
+
+    def note(self, kind: Kind, where: str, detail: str, action: Action) -> None:
+        """A defect about which the same is always done."""
+        self.defects.append(Defect(kind, where, detail, action))
+
+    def fault(self, kind: Kind, where: str, detail: str, otherwise: Action) -> None:
+        """A defect that is an error, or `otherwise` where the data file says ``on_defect: skip``."""
+        self.note(kind, where, detail, otherwise if self.skip else Action.ERROR)

@@ -1,0 +1,134 @@
+"""What every format has: a checked data file with named splits, and a reader for one of them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints, field_validator
+
+from detsearch.data.dataset import Dataset, require_same_classes
+from detsearch.data.defects import Action, Defect, Findings, Kind
+from detsearch.errors import DataError
+
+Name = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
+SplitName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]+$")]
+
+
+class DataFile(BaseModel, ABC):
+    """A dataset as its small YAML file describes it. A format is a subclass, listed in `formats.FORMATS`.
+
+    What is wrong with the data, and what is done about each:
+
+    | defect                                                        | by default    | with ``on_defect: skip`` |
+    |---------------------------------------------------------------|---------------|--------------------------|
+    | image file missing, unreadable or truncated                   | error         | skipped image            |
+    | size in the annotation contradicts the image file             | error         | skipped image            |
+    | path absolute, with ``..``, or a link that leaves the root    | error         | skipped image            |
+    | image id (COCO) or name (VOC list) a second time              | error         | skipped image, the later |
+    | annotation file of one image not XML, an XML bomb, incomplete | error         | skipped image            |
+    | annotation id a second time                                   | error         | skipped box, the later   |
+    | annotation of an image that is not defined                    | error         | skipped box              |
+    | category that is not defined                                  | error         | skipped box              |
+    | box that is not four finite numbers                           | error         | skipped box              |
+    | box without area, box wholly outside the image                | skipped box   | skipped box              |
+    | box partly outside the image (by more than 0.1 pixels)        | clipped box   | clipped box              |
+    | image without boxes                                           | kept          | kept                     |
+    | split without a usable image, file that is not of its format  | error         | error                    |
+
+    `split` raises DataError at the first error; `inspect` lists all of them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: str
+    classes: tuple[Name, ...] | None = Field(None, min_length=1, description="Class names in the order of the labels")
+    on_defect: Literal["error", "skip"] = Field("error", description="What to do about images that cannot be used")
+    splits: Mapping[SplitName, Any] = Field(min_length=1, description="Splits by name")
+    _where: str = PrivateAttr("data file")
+    _first: Dataset | None = PrivateAttr(None)  # the classes of the split read first: labels of all must agree
+
+    @field_validator("classes")
+    @classmethod
+    def _distinct(cls, classes: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if classes is not None and len(set(classes)) < len(classes):
+            raise ValueError("class names that all differ")
+        return classes
+
+    @property
+    def where(self) -> str:
+        """The file this was read from, for messages."""
+        return self._where
+
+    @property
+    def name(self) -> str:
+        return Path(self._where).stem
+
+    def located(self, path: Path) -> Self:
+        """This, as read from the file `path`: relative paths in it start beside that file."""
+        located = self.model_copy()
+        located._where = str(path)
+        return located
+
+    def split(self, name: str) -> Dataset:
+        """The split `name`, or several joined by ``+`` (``train+val``), every image's header and end checked.
+
+        DataError for an unknown or empty split and for any defect that the class's table calls an error.
+        """
+        parts: list[Dataset] = []
+        for part in name.split("+"):
+            dataset, defects = self.inspect(part)
+            errors = [defect for defect in defects if defect.action is Action.ERROR]
+            if errors:
+                more = f" and {len(errors) - 1} more" if len(errors) > 1 else ""
+                raise DataError(
+                    errors[0].where,
+                    "sound data",
+                    f"{errors[0].kind}: {errors[0].detail}{more}",
+                    f"see `detsearch data check {self.where}`, or set 'on_defect: skip' in that file",
+                )
+            if not dataset.records:
+                raise DataError(f"{self.where}: splits.{part}", "at least one usable image", "none")
+            if self._first is not None:
+                require_same_classes(self._first, dataset)
+            self._first = self._first or dataset.subset(())
+            parts.append(dataset)
+        return Dataset.merge(parts)
+
+    def inspect(self, split: str, *, decode: bool = False) -> tuple[Dataset, list[Defect]]:
+        """The sound images of one split, and every defect found in it; with `decode`, every image is decoded whole.
+
+        DataError where nothing can be read at all: an unknown split, a file that is not of its format.
+        """
+        if split not in self.splits:
+            raise DataError(f"{self.where}: splits", f"one of {', '.join(self.splits)}", repr(split))
+        findings = Findings(skip=self.on_defect == "skip")
+        dataset = self.read(split, findings)
+        return _with_sound_images(dataset, findings, decode), findings.defects
+
+    @abstractmethod
+    def read(self, split: str, findings: Findings) -> Dataset:
+        """The annotations of one split; image files are checked elsewhere. Defects go to `findings`."""
+
+
+def _with_sound_images(dataset: Dataset, findings: Findings, decode: bool) -> Dataset:
+    sound: list[int] = []
+    for position, record in enumerate(dataset.records):
+        try:
+            width, height = record.probe()
+            if decode and (width, height) == (record.width, record.height):
+                record.load()
+        except DataError as problem:
+            kind = Kind.UNREADABLE_IMAGE if record.path.is_file() else Kind.MISSING_IMAGE
+            findings.fault(kind, str(record.path), problem.received or "unreadable", Action.SKIPPED_IMAGE)
+            continue
+        if (width, height) != (record.width, record.height):
+            detail = f"annotated as {record.width}x{record.height}, the file has {width}x{height}"
+            if (height, width) == (record.width, record.height):
+                detail += " (EXIF orientation is not applied)"
+            findings.fault(Kind.SIZE_MISMATCH, str(record.path), detail, Action.SKIPPED_IMAGE)
+            continue
+        sound.append(position)
+    return dataset if len(sound) == len(dataset.records) else dataset.subset(sound)

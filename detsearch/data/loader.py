@@ -1,0 +1,239 @@
+"""Batches of uint8 images for training and for evaluation.
+
+Images are padded with zeros at the right and at the bottom to the largest of their batch, rounded up to a multiple of
+`divisor`, so portrait and landscape images share a batch. Shapes as in `nn.structures`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Generic, TypeAlias, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from detsearch.data.cache import PreparedImages
+from detsearch.data.dataset import Dataset as Images
+from detsearch.data.dataset import ImageRecord
+from detsearch.data.transforms import Augmentation, Sample, augment
+from detsearch.errors import UserError
+from detsearch.nn.structures import ImageBatch, Targets
+from detsearch.types import InputSize
+
+T = TypeVar("T")
+Key: TypeAlias = tuple[int, tuple[int, ...]]  # epoch, positions in the dataset
+
+_ORDER, _AUGMENT = 1, 2  # streams of random numbers
+
+
+def train_loader(
+    dataset: Images,
+    size: InputSize,
+    *,
+    batch: int,
+    seed: int,
+    augmentation: Augmentation,
+    workers: int,
+    divisor: int = 32,
+    cache_mb: int = 0,
+) -> TrainLoader:
+    """Shuffled, augmented batches of `batch` images with their targets.
+
+    What is delivered depends only on (seed, epoch, position in the dataset), never on `workers` (processes; 0: none) or
+    `cache_mb` (MiB of memory for fitted images). Crowd regions and objects flagged difficult are not targets: the first
+    are not single objects, the second are excluded by VOC's rules from scoring, and by custom from training.
+    """
+    return TrainLoader(
+        dataset,
+        size,
+        batch=batch,
+        seed=seed,
+        augmentation=augmentation,
+        workers=workers,
+        divisor=divisor,
+        cache_mb=cache_mb,
+    )
+
+
+def eval_loader(
+    dataset: Images, size: InputSize, *, batch: int, workers: int, divisor: int = 32, cache_mb: int = 0
+) -> EvalLoader:
+    """All images in order, fitted and nothing more, with their records; the last batch may be smaller.
+
+    An image's stored width / its width in `ImageBatch.sizes` is the horizontal scale, likewise for height: fitting
+    rounds each side to whole pixels.
+    """
+    return EvalLoader(dataset, size, batch=batch, workers=workers, divisor=divisor, cache_mb=cache_mb)
+
+
+class TrainLoader:
+    """See `train_loader`. An epoch has ``len(loader)`` batches; what does not fill the last one is left out, unless it
+    is the only one. Iterating again without `set_epoch` gives the same batches."""
+
+    def __init__(
+        self,
+        dataset: Images,
+        size: InputSize,
+        *,
+        batch: int,
+        seed: int,
+        augmentation: Augmentation,
+        workers: int,
+        divisor: int,
+        cache_mb: int,
+    ) -> None:
+        images = PreparedImages(
+            dataset.records, size, enlarge=augmentation.scale[1], limit_mb=cache_mb, shared=workers > 0
+        )
+        self._plan = _Shuffled(len(dataset), batch, seed)
+        self._loader = _Loader(
+            _TrainBatches(dataset.records, images, size, augmentation, seed, divisor), self._plan, workers
+        )
+
+    def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
+        """Choose what the next iteration delivers; it begins with batch number `start_batch`, and the images of those
+        before it are not loaded."""
+        self._plan.epoch, self._plan.start = epoch, start_batch
+
+    def __len__(self) -> int:
+        """Batches of a whole epoch."""
+        return len(self._plan)
+
+    def __iter__(self) -> Iterator[tuple[ImageBatch, Targets]]:
+        return iter(self._loader)
+
+
+class EvalLoader:
+    """See `eval_loader`."""
+
+    def __init__(
+        self, dataset: Images, size: InputSize, *, batch: int, workers: int, divisor: int, cache_mb: int
+    ) -> None:
+        self._records = dataset.records
+        images = PreparedImages(dataset.records, size, enlarge=1.0, limit_mb=cache_mb, shared=workers > 0)
+        self._plan = _InOrder(len(dataset), batch)
+        self._loader = _Loader(_EvalBatches(images, divisor), self._plan, workers)
+
+    def __len__(self) -> int:
+        return len(self._plan)
+
+    def __iter__(self) -> Iterator[tuple[ImageBatch, list[ImageRecord]]]:
+        for images, positions in self._loader:
+            yield images, [self._records[position] for position in positions]
+
+
+class _Shuffled(Sampler[Key]):
+    """The keys of one epoch's batches."""
+
+    def __init__(self, count: int, batch: int, seed: int) -> None:
+        self._count, self._batch, self._seed = count, min(batch, max(count, 1)), seed
+        self.epoch, self.start = 0, 0
+
+    def __len__(self) -> int:
+        return self._count // self._batch
+
+    def __iter__(self) -> Iterator[Key]:
+        order = np.random.default_rng([_ORDER, self._seed, self.epoch]).permutation(self._count).tolist()
+        for number in range(self.start, len(self)):
+            yield self.epoch, tuple(order[number * self._batch : (number + 1) * self._batch])
+
+
+class _InOrder(Sampler[Key]):
+    def __init__(self, count: int, batch: int) -> None:
+        self._count, self._batch = count, batch
+
+    def __len__(self) -> int:
+        return -(-self._count // self._batch)
+
+    def __iter__(self) -> Iterator[Key]:
+        for start in range(0, self._count, self._batch):
+            yield 0, tuple(range(start, min(start + self._batch, self._count)))
+
+
+class _TrainBatches(Dataset[tuple[ImageBatch, Targets]]):
+    """Makes the batch of a key; runs in the workers."""
+
+    def __init__(
+        self,
+        records: Sequence[ImageRecord],
+        images: PreparedImages,
+        size: InputSize,
+        augmentation: Augmentation,
+        seed: int,
+        divisor: int,
+    ) -> None:
+        self._records, self._images = records, images
+        self._size, self._augmentation, self._seed, self._divisor = size, augmentation, seed, divisor
+
+    def __getitem__(self, key: Key) -> tuple[ImageBatch, Targets]:
+        epoch, positions = key
+        samples = [self._sample(epoch, position) for position in positions]
+        targets = Targets.from_lists([sample.boxes for sample in samples], [sample.labels for sample in samples])
+        return pad([sample.pixels for sample in samples], self._divisor), targets
+
+    def _sample(self, epoch: int, position: int) -> Sample:
+        record, pixels = self._records[position], self._images[position]
+        target = ~(record.crowd | record.difficult)
+        ratio = torch.tensor([pixels.shape[2] / record.width, pixels.shape[1] / record.height] * 2)
+        boxes = torch.from_numpy(record.boxes[target]) * ratio
+        sample = Sample(pixels, boxes, torch.from_numpy(record.labels[target]))
+        rng = np.random.default_rng([_AUGMENT, self._seed, epoch, position])
+        return augment(sample, self._size, self._augmentation, rng)
+
+
+class _EvalBatches(Dataset[tuple[ImageBatch, tuple[int, ...]]]):
+    def __init__(self, images: PreparedImages, divisor: int) -> None:
+        self._images, self._divisor = images, divisor
+
+    def __getitem__(self, key: Key) -> tuple[ImageBatch, tuple[int, ...]]:
+        return pad([self._images[position] for position in key[1]], self._divisor), key[1]
+
+
+def pad(images: Sequence[Tensor], divisor: int = 32) -> ImageBatch:
+    """Images (3, h, w) of any sizes as one batch (B, 3, H, W), H and W multiples of `divisor`."""
+    sizes = torch.tensor([image.shape[1:] for image in images])
+    height, width = (-(-int(side) // divisor) * divisor for side in sizes.amax(dim=0))
+    pixels = images[0].new_zeros((len(images), 3, height, width))
+    for i, image in enumerate(images):
+        pixels[i, :, : image.shape[1], : image.shape[2]] = image
+    return ImageBatch(pixels, sizes)
+
+
+class _Loader(Generic[T]):
+    """A DataLoader over whole batches, which passes on what a user can mend as what it is."""
+
+    def __init__(self, batches: Dataset[T], plan: Sampler[Key], workers: int) -> None:
+        self._loader = DataLoader(
+            _Guarded(batches.__getitem__),
+            batch_size=None,
+            sampler=plan,
+            num_workers=workers,
+            collate_fn=_unchanged,
+            persistent_workers=workers > 0,
+            generator=torch.Generator(),  # else it would draw from the global one, and change what training draws
+        )
+
+    def __iter__(self) -> Iterator[T]:
+        for item in self._loader:
+            if isinstance(item, UserError):
+                raise item
+            yield item
+
+
+class _Guarded(Dataset[T | UserError]):
+    """Errors as values: an exception that leaves a worker arrives as another one, with a traceback for a message."""
+
+    def __init__(self, make: Callable[[Key], T]) -> None:
+        self._make = make
+
+    def __getitem__(self, key: Key) -> T | UserError:
+        try:
+            return self._make(key)
+        except UserError as problem:
+            return problem
+
+
+def _unchanged(item: T) -> T:
+    return item

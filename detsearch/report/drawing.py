@@ -1,0 +1,96 @@
+"""Boxes with names, drawn into images."""
+
+from __future__ import annotations
+
+import colorsys
+import os
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from detsearch.data.datafile import DataFile
+from detsearch.errors import ResourceError
+
+GOLDEN = 0.618034  # a step of the hue that keeps neighbouring classes apart, whatever their number
+
+Colour = tuple[int, int, int]
+
+
+def class_colour(label: int) -> Colour:
+    """A clear colour, the same for a label everywhere."""
+    red, green, blue = colorsys.hsv_to_rgb(label * GOLDEN % 1, 0.85 if label % 2 else 0.65, 0.95)
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def draw_boxes(
+    pixels: Tensor, boxes: ArrayLike, labels: Sequence[int], names: Sequence[str], scores: Sequence[float] | None = None
+) -> Image.Image:
+    """`pixels` (3, H, W) uint8 with `boxes` (M, 4) x1, y1, x2, y2, each under the name of its label and its score."""
+    image = Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())
+    draw = ImageDraw.Draw(image)
+    short = min(image.size)
+    line = max(1, round(short / 250))
+    font = ImageFont.load_default(size=min(28, max(10, short // 30)))
+    corners = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+    # Large ones first, so that small ones lie on top.
+    for i in np.argsort(-(corners[:, 2] - corners[:, 0]) * (corners[:, 3] - corners[:, 1]), kind="stable").tolist():
+        x1, y1, x2, y2 = corners[i].tolist()
+        colour = class_colour(labels[i])
+        # The last pixel that a box covers is the one before its far corner.
+        draw.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colour, width=line)
+        text = names[labels[i]] if scores is None else f"{names[labels[i]]} {scores[i]:.2f}"
+        _label(draw, text, x1, y1, font, colour, image.size)
+    return image
+
+
+def _label(
+    draw: ImageDraw.ImageDraw,
+    text: str,
+    x: float,
+    y: float,
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    colour: Colour,
+    size: tuple[int, int],
+) -> None:
+    left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
+    width, height = right - left + 4, bottom - top + 4
+    x = max(0, min(x, size[0] - width))
+    y = max(0, y - height)
+    draw.rectangle((x, y, x + width, y + height), fill=colour)
+    bright = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 140
+    draw.text((x + 2 - left, y + 2 - top), text, font=font, fill=(0, 0, 0) if bright else (255, 255, 255))
+
+
+def draw_samples(datafile: DataFile, folder: Path, count: int, seed: int) -> list[Path]:
+    """Draw `count` images of every split, chosen at random, as PNG files in `folder`; their paths.
+
+    Images that cannot be used are passed over. ResourceError if the folder cannot be written.
+    """
+    paths: list[Path] = []
+    for split in datafile.splits:
+        dataset, _ = datafile.inspect(split)
+        chosen = random.Random(f"{seed} {split}").sample(range(len(dataset)), min(count, len(dataset)))
+        for record in (dataset.records[i] for i in sorted(chosen)):
+            image = draw_boxes(record.load(), record.boxes, record.labels.tolist(), dataset.classes)
+            path = folder / f"{split}_{record.image_id}_{record.path.stem}.png"
+            save_image(image, path)
+            paths.append(path)
+    return paths
+
+
+def save_image(image: Image.Image, path: Path) -> None:
+    """Write an image whole or not at all, its folder made if need be; ResourceError if that cannot be done."""
+    partial = path.with_name(f".{path.name}.partial{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.save(partial)
+        os.replace(partial, path)
+    except OSError as problem:
+        raise ResourceError(str(path), "a writable file", problem.strerror or str(problem)) from problem
+    finally:
+        partial.unlink(missing_ok=True)
