@@ -22,8 +22,7 @@ Points = NDArray[np.float64]
 
 def finite(points: Points) -> NDArray[np.bool_]:
     """(n,) mask of the points that can be compared."""
-    mask: NDArray[np.bool_] = np.isfinite(points).all(axis=1)
-    return mask
+    return np.asarray(np.isfinite(points).all(axis=1))
 
 
 def non_dominated(points: Points) -> NDArray[np.bool_]:

@@ -1,0 +1,272 @@
+"""The loop of a study: propose → cost → limits and pruning → evaluate → record."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from types import FrameType
+from typing import Any, Final, Literal, TypeAlias
+
+from detsearch.errors import UserError
+from detsearch.search.execution.base import Broken, Done, Event, Executor, Interrupted, Progress, one_line
+from detsearch.search.ledger import Ledger
+from detsearch.search.objective import Limit
+from detsearch.search.pruning import Leq, prune_reason
+from detsearch.search.trial import (
+    Cost,
+    Evaluate,
+    Strategy,
+    Trial,
+    TrialState,
+    proposal_rng,
+    trial_seed,
+)
+from detsearch.types import Fidelity, Metrics
+
+POLL_SECONDS: Final = 0.2
+PRUNED_IN_A_ROW: Final = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """What is looked for and how; the objectives are the ledger's.
+
+    `leq` is the order that pruning relies on, None for no pruning, and `slack` its margin (see `prune_reason`).
+    """
+
+    strategy: Strategy
+    cost: Cost
+    evaluate: Evaluate
+    fidelity: Fidelity
+    seed: int
+    leq: Leq | None = None
+    slack: float = 0.0
+    limits: tuple[Limit, ...] = ()
+
+
+class Ending(StrEnum):
+    """Why a study's loop ended."""
+
+    TRIALS = "all trials are done"
+    SECONDS = "the time is used up"
+    EXHAUSTED = "every member of the space has been tried"
+    PRUNED = f"{PRUNED_IN_A_ROW} candidates in a row were pruned"
+    INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True, slots=True)
+class StudyEvent:
+    """Something to show.
+
+    "trial": a trial came into the state that it has now (running, complete, failed, pruned, preempted);
+    "progress": a running trial has finished `epoch` of `epochs`; "stopping": running trials were asked to save.
+    """
+
+    kind: Literal["trial", "progress", "stopping"]
+    trial: Trial | None = None
+    epoch: int = 0
+    epochs: int = 0
+    message: str = ""
+
+
+OnEvent: TypeAlias = Callable[[StudyEvent], None]
+
+
+def run_study(
+    ledger: Ledger,
+    search: Search,
+    executor: Executor,
+    *,
+    trials: int | None = None,
+    seconds: float | None = None,
+    on_event: OnEvent = lambda _: None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Ending:
+    """Bring a study to its budget; called again, with the same or a larger one, it goes on where it was.
+
+    `trials` counts the complete and the failed trials of the whole study, pruned ones not, so numbers (which every
+    proposal gets) may be higher. `seconds` is counted from this call: when they are over nothing new starts, and what
+    runs is finished. Trials that were interrupted are run before new ones are proposed. `cost` runs here, `evaluate`
+    in the executor, which stays the caller's to close. Trial n is proposed with the generator `proposal_rng(seed, n)`
+    from the trials recorded by then, so a study of one slot depends on its seed only.
+
+    SIGINT and SIGTERM, in the main thread, ask running trials to save and end, a second one kills them; either way
+    they are recorded as preempted. Whatever happens to one candidate is recorded with it and ends nothing else;
+    UserErrors that concern the whole study (a full disk, a limit on an unknown cost) are raised.
+    """
+    loop = _Loop(ledger, search, executor, trials, None if seconds is None else clock() + seconds, on_event, clock)
+    with _signals(loop):
+        return loop.run()
+
+
+@dataclass
+class _Loop:
+    ledger: Ledger
+    search: Search
+    executor: Executor
+    trials: int | None
+    deadline: float | None
+    on_event: OnEvent
+    clock: Callable[[], float]
+    stopping: bool = False
+    announced: bool = False
+
+    def run(self) -> Ending:
+        while True:
+            for trial in self.ledger.reclaim():
+                self._tell(trial)
+            free = len(self.executor.running()) < self.executor.slots()
+            ending = self._next() if free else None
+            if ending is not None and not self.executor.running() and not self._awaits_others(ending):
+                return ending
+            self.executor.poll(self._heard, 0.0 if free and ending is None else POLL_SECONDS)
+            self.ledger.renew()
+            if self.stopping and not self.announced:
+                self.announced = True
+                self.on_event(StudyEvent("stopping"))
+
+    def _next(self) -> Ending | None:
+        """Take one candidate a step further, or say why none is started now."""
+        if self.stopping:
+            return Ending.INTERRUPTED
+        if self.deadline is not None and self.clock() >= self.deadline:
+            return Ending.SECONDS
+        known = self.ledger.trials()
+        counted = sum(t.state in (TrialState.COMPLETE, TrialState.FAILED, TrialState.RUNNING) for t in known)
+        if self.trials is not None and counted >= self.trials:
+            return Ending.TRIALS
+        trial = next((t for t in known if t.state in (TrialState.PREEMPTED, TrialState.WAITING)), None)
+        if trial is None:
+            if _trailing(known, TrialState.PRUNED) >= PRUNED_IN_A_ROW:
+                return Ending.PRUNED
+            trial = self._propose(known)
+            if trial is None:
+                return Ending.EXHAUSTED
+        if trial.state is TrialState.PREEMPTED or self._worthwhile(trial, known):
+            self._start(trial)
+        return None
+
+    def _propose(self, known: list[Trial]) -> Trial | None:
+        number, seed = len(known), self.search.seed
+        history = [trial for trial in known if trial.state.final]
+        running = [trial for trial in known if not trial.state.final]
+        proposal = self.search.strategy.propose(history, running, proposal_rng(seed, number))
+        if proposal is None:
+            return None
+        return self.ledger.add(proposal, fidelity=self.search.fidelity, seed=trial_seed(seed, number))
+
+    def _worthwhile(self, trial: Trial, known: list[Trial]) -> bool:
+        """Record what the candidate costs; is it to be trained? If not, it has been recorded why."""
+        cost = trial.cost
+        if cost is None:
+            try:
+                cost = self.search.cost(trial.spec)
+            except Exception as error:  # a candidate may fail in any way, and it must only end itself
+                self._end(trial, TrialState.FAILED, f"cost: {one_line(error)}")
+                return False
+            self.ledger.record_cost(trial.number, cost)
+        costs = cost.values()
+        if (defect := _defect(costs, costs)) is not None:
+            self._end(trial, TrialState.FAILED, f"cost: {defect}")
+            return False
+        reason = next((found for limit in self.search.limits if (found := limit.broken_by(costs))), None)
+        if reason is None and self.search.leq is not None:
+            reason = prune_reason(
+                trial.spec,
+                costs,
+                known,
+                leq=self.search.leq,
+                objectives=self.ledger.objectives,
+                fidelity=trial.fidelity,
+                slack=self.search.slack,
+            )
+        if reason is not None:
+            self._end(trial, TrialState.PRUNED, reason)
+        return reason is None
+
+    def _start(self, trial: Trial) -> None:
+        trial = self.ledger.start(trial.number)
+        folder = self.ledger.trial_folder(trial.number)
+        try:
+            self.executor.submit(trial.number, folder, self.search.evaluate, (trial.spec, trial.fidelity, trial.seed))
+        except UserError:
+            self.ledger.preempt(trial.number, lost=False)
+            raise
+        self._tell(trial)
+
+    def _heard(self, event: Event) -> None:
+        trial = self.ledger.trials()[event.number]
+        match event:
+            case Progress():
+                self.ledger.progress(event.number, event.epoch)
+                self.on_event(StudyEvent("progress", trial, event.epoch, event.epochs, event.message))
+            case Done():
+                self._complete(trial, event.value)
+            case Interrupted():
+                self._tell(self.ledger.preempt(event.number, lost=not self.stopping))
+            case Broken():
+                self._end(trial, TrialState.FAILED, event.reason)
+
+    def _complete(self, trial: Trial, metrics: Any) -> None:
+        if not isinstance(metrics, Metrics):
+            self._end(trial, TrialState.FAILED, f"evaluate returned {type(metrics).__name__} instead of Metrics")
+            return
+        found = replace(trial, metrics=metrics).values()
+        defect = _defect(found, [objective.name for objective in self.ledger.objectives])
+        if defect is None and metrics.fidelity != trial.fidelity:
+            defect = f"evaluated for {metrics.fidelity.epochs} epochs instead of {trial.fidelity.epochs}"
+        if defect is not None:
+            self._end(trial, TrialState.FAILED, defect)
+        else:
+            self._tell(self.ledger.finish(trial.number, TrialState.COMPLETE, metrics=metrics))
+
+    def _end(self, trial: Trial, state: TrialState, reason: str) -> None:
+        self._tell(self.ledger.finish(trial.number, state, reason=reason))
+
+    def _tell(self, trial: Trial) -> None:
+        self.on_event(StudyEvent("trial", trial))
+
+    def _awaits_others(self, ending: Ending) -> bool:
+        """Trials under another process's live lease belong to the count: wait until they end or their lease does."""
+        return ending not in (Ending.INTERRUPTED, Ending.SECONDS) and bool(self.ledger.foreign())
+
+
+def _defect(values: dict[str, float], names: Iterable[str]) -> str | None:
+    for name in names:
+        if name not in values:
+            return f"objective {name} is missing from what was evaluated ({', '.join(sorted(values))})"
+        if not math.isfinite(values[name]):
+            return f"{name} is {values[name]}"
+    return None
+
+
+def _trailing(trials: list[Trial], state: TrialState) -> int:
+    """How many of the last trials, in a row, are in a state."""
+    return next((n for n, trial in enumerate(reversed(trials)) if trial.state is not state), len(trials))
+
+
+@contextmanager
+def _signals(loop: _Loop) -> Iterator[None]:
+    """Let SIGINT and SIGTERM stop the loop; only the main thread may."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        if loop.stopping:
+            loop.executor.kill()
+        loop.stopping = True
+        loop.executor.stop()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
