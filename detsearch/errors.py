@@ -6,7 +6,6 @@ The command line turns a `UserError` into exit status 2; anything else is a defe
 
 from __future__ import annotations
 
-
 MAX_RECEIVED = 400
 """Characters of what was received that a message shows: a hostile file must not flood the terminal."""
 
