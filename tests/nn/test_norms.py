@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from detsearch.nn.norms import WS_EPS, GroupNorm, Norms, WSConv2d
+
+
+@pytest.mark.parametrize(("groups", "dtype"), [(1, torch.float32), (4, torch.float64), (8, torch.float32)])
+def test_weight_standardisation_is_its_formula(groups: int, dtype: torch.dtype) -> None:
+    conv = WSConv2d(8, 16, 3, stride=2, padding=1, groups=groups, bias=False, dtype=dtype)
+    x = torch.randn(2, 8, 9, 7, dtype=dtype)
+    flat = conv.weight.detach().double().flatten(1)
+    mean = flat.sum(1, keepdim=True) / flat.shape[1]
+    deviation = ((flat**2).sum(1, keepdim=True) / flat.shape[1] - mean**2 + WS_EPS).sqrt()
+    weight = ((flat - mean) / deviation).view_as(conv.weight).to(dtype)
+    torch.testing.assert_close(conv(x), F.conv2d(x, weight, stride=2, padding=1, groups=groups))
+
+
+def test_weight_standardisation_has_a_true_gradient() -> None:
+    conv = WSConv2d(2, 3, 3, bias=False, dtype=torch.float64)
+
+    def standardised(weight: torch.Tensor) -> torch.Tensor:
+        return torch.func.functional_call(conv, {"weight": weight}, (torch.ones(1, 2, 4, 4, dtype=torch.float64),))
+
+    assert torch.autograd.gradcheck(standardised, conv.weight)
+
+
+def test_weight_standardisation_under_autocast_keeps_its_precision() -> None:
+    conv = WSConv2d(16, 16, 3, padding=1, bias=False)
+    with torch.no_grad():
+        conv.weight.add_(100.0)  # a mean that bfloat16 could not take away
+    x = torch.randn(1, 16, 8, 8)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        low = conv(x)
+    assert low.dtype == torch.bfloat16
+    torch.testing.assert_close(low.float(), conv(x), rtol=0.05, atol=0.5)
+
+
+@pytest.mark.parametrize("channels", [1, 24, 27, 32, 48, 54, 56, 64, 96, 100])
+def test_groups(channels: int) -> None:
+    norm = Norms("gn").norm(channels)
+    assert isinstance(norm, GroupNorm)
+    assert norm.num_groups == math.gcd(32, channels)
+
+
+def test_group_norm_equals_torchs_and_takes_single_values() -> None:
+    norm = GroupNorm(48).double()
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    x = torch.randn(2, 48, 5, 3, dtype=torch.float64)
+    expected = F.group_norm(x, 16, norm.weight, norm.bias)
+    torch.testing.assert_close(norm(x), expected)
+    norm = GroupNorm(32)
+    nn.init.normal_(norm.bias)
+    torch.testing.assert_close(norm(torch.randn(1, 32, 1, 1)), norm.bias.view(1, 32, 1, 1))
+
+
+def test_kinds() -> None:
+    assert type(Norms("bn").norm(8)) is nn.BatchNorm2d
+    assert [type(Norms(kind).conv(8, 8, 3)) for kind in ("bn", "gn", "gn_ws")] == [nn.Conv2d, nn.Conv2d, WSConv2d]
+    assert all(Norms(kind).conv(8, 8, 3).bias is None for kind in ("bn", "gn", "gn_ws"))
+    (only,) = Norms("bn").plain(8, 16, 3)
+    assert only.bias is not None
+    conv, norm = Norms("gn_ws").plain(8, 16, 3)
+    assert isinstance(conv, WSConv2d)
+    assert isinstance(norm, GroupNorm)
