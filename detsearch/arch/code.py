@@ -124,11 +124,12 @@ def _format_module(module: ModuleSpec, known: Catalogue, *, short: bool) -> str:
     descriptor = known.of(module)
     values = {f.name: getattr(module, f.name) for f in fields(module)}
     defaults = {f.name: f.default for f in fields(module) if f.default is not MISSING}
-    if descriptor.atom is None:
-        candidates = [(descriptor.token, defaults)]
-    else:
-        atom = descriptor.atom[0]
-        candidates = [(str(values[atom]), {**defaults, atom: values[atom]})]
+    candidates = [(descriptor.token, defaults)]
+    if descriptor.atom is not None:
+        atom, pattern = descriptor.atom
+        text = _format_value(values[atom], _accepted(type(module))[atom], f"{descriptor.token} field {atom!r}")
+        if re.fullmatch(pattern, text):
+            candidates = [(text, {**defaults, atom: values[atom]})]
     if short:
         candidates += [
             (name, {f.name: getattr(spec, f.name) for f in fields(spec)}) for name, spec in descriptor.names.items()
