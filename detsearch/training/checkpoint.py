@@ -7,6 +7,7 @@ Writing is atomic: a kill, or a full disk, leaves the previous file as it was.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -62,7 +63,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "weights": dict(checkpoint.weights),
         "state": None if checkpoint.state is None else dict(checkpoint.state),
     }
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.partial")  # one writer a folder; what a kill leaves is overwritten
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as file:
@@ -77,7 +78,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
             str(path), "a checkpoint that can be written", reason, "free space, or choose another folder"
         ) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

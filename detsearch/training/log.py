@@ -39,7 +39,7 @@ def trim(path: Path, epochs: int) -> None:
     if not path.exists():
         return
     kept = [record for record in read(path) if record.get("epoch", 0) <= epochs]
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.partial")
     partial.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
     os.replace(partial, path)
 

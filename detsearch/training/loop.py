@@ -29,7 +29,7 @@ T = TypeVar("T")
 class TrainLoader(Protocol):
     """Batches of one epoch; their order and augmentation depend only on the epoch (`data.loader.train_loader`)."""
 
-    def set_epoch(self, epoch: int) -> None: ...
+    def set_epoch(self, epoch: int, start_batch: int = 0) -> None: ...
 
     def __iter__(self) -> Iterator[tuple[ImageBatch, Targets]]: ...
 
@@ -87,9 +87,9 @@ def train(
         shown.start(run.step, run.schedule.steps)
         while run.epoch < settings.epochs:
             run.begin_epoch()
-            loader.set_epoch(run.epoch)
-            behind = run.step_in_epoch * settings.accumulate
-            for parts in _grouped(itertools.islice(loader, behind, None), settings.accumulate):
+            loader.set_epoch(run.epoch, start_batch=run.step_in_epoch * settings.accumulate)
+            steps = run.steps_per_epoch - run.step_in_epoch
+            for parts in itertools.islice(_grouped(loader, settings.accumulate), steps):
                 run.optimise(parts)
                 shown.advance(run.step)
                 if run.step % settings.log_steps == 0:

@@ -54,7 +54,8 @@ class TrainingRun:
     ) -> None:
         self.settings, self.seed, self.device = settings, seed, torch.device(device)
         self.network, self.input, self.classes = format_network(spec.network), str(spec.input), tuple(classes)
-        self.steps_per_epoch = math.ceil(batches / settings.accumulate)
+        # As the loader leaves out what does not fill a batch: the images of an epoch do not depend on the split.
+        self.steps_per_epoch = max(1, batches // settings.accumulate)
         self.schedule = WarmupCosine.over(
             settings.epochs * self.steps_per_epoch, warmup=settings.warmup_steps, final=settings.final_lr
         )
