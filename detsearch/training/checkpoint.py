@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
+import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 FORMAT: Final = "detsearch checkpoint"
 VERSION: Final = 1
+_CONTENT: Final = "a checkpoint of tensors and plain values"
 
 
 class CheckpointMeta(BaseModel):
@@ -95,13 +98,15 @@ def read_checkpoint(path: Path) -> Checkpoint:
                 "no such file" if not path.exists() else "a folder" if path.is_dir() else "another or a truncated file"
             )
             raise CheckpointError(where, "a checkpoint", reason)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickles that are refused anyway
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except CheckpointError:
         raise
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(where, _CONTENT, "other objects, which are not loaded, or a damaged file") from error
     except Exception as error:  # a damaged or hostile file may fail anywhere in the reader, with any type
-        refused = "Unsupported" in str(error) or "WeightsUnpickler" in str(error)
-        received = "other objects, which are not loaded" if refused else f"a damaged file ({_first_line(error)})"
-        raise CheckpointError(where, "a checkpoint of tensors and plain values", received) from error
+        raise CheckpointError(where, _CONTENT, f"a damaged file ({_first_line(error)})") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(where, "a checkpoint of detsearch", "a file of another program")
     if content.get("version") != VERSION:
