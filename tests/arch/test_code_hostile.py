@@ -21,7 +21,7 @@ SECONDS = 1.0  # ample: the longest text takes some 20 ms
 
 def attempt(text: str, known: Catalogue = TOY_CATALOGUE) -> DetectorSpec | None:
     """Read hostile text; whatever is read must be writable, and whatever is not must be refused properly."""
-    begin = time.perf_counter()
+    begin = time.process_time()
     try:
         spec = parse_detector(text, known)
     except SpecError as error:
@@ -30,7 +30,7 @@ def attempt(text: str, known: Catalogue = TOY_CATALOGUE) -> DetectorSpec | None:
         assert len(message) < 1000
         return None
     finally:
-        assert time.perf_counter() - begin < SECONDS
+        assert time.process_time() - begin < SECONDS
     assert parse_detector(format_detector(spec, known), known) == spec
     return spec
 
@@ -110,8 +110,8 @@ def test_the_other_readers_refuse_in_the_same_way(text: str) -> None:
 
 
 def test_a_huge_block_code_is_refused_at_once() -> None:
-    begin = time.perf_counter()
+    begin = time.process_time()
     with pytest.raises(SpecError, match="at most 512 blocks") as caught:
         BlockCode.parse(f"basicblock_64_{'1' * 10**6}-1-1-1")
     assert len(str(caught.value)) < 1000
-    assert time.perf_counter() - begin < SECONDS
+    assert time.process_time() - begin < SECONDS

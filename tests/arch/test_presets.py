@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from detsearch.arch.catalogue import catalogue
+from detsearch.arch.code import format_detector, parse_detector
+from detsearch.arch.presets import PRESETS, network_of, preset, resolve
+from detsearch.errors import SpecError
+from detsearch.types import InputSize
+
+NETWORK = "resnet18/fpn(levels=3-4-5)/retinanet(depth=2)"
+SPEC = parse_detector(f"{NETWORK}@512x384")
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_is_valid_and_canonical(name: str) -> None:
+    spec = preset(name)
+    catalogue().check(spec.network)
+    catalogue().check_input(spec)
+    assert format_detector(spec) == PRESETS[name]
+    assert resolve(name) == resolve(f" {name}\n") == spec
+    assert network_of(name) == spec.network
+
+
+def test_presets_are_distinct() -> None:
+    assert len({preset(name) for name in PRESETS}) == len(PRESETS)
+
+
+@pytest.mark.parametrize("text", [f"{NETWORK}@512x384", f" {NETWORK} @ 512x384\n"])
+def test_resolve_reads_a_detector(text: str) -> None:
+    assert resolve(text) == SPEC
+    assert resolve(text, InputSize(256, 256)) == SPEC.network.at(InputSize(256, 256))
+    assert network_of(text) == SPEC.network
+
+
+def test_resolve_reads_a_network_with_a_size() -> None:
+    assert resolve(NETWORK, SPEC.input) == SPEC
+    assert network_of(NETWORK) == SPEC.network
+    with pytest.raises(SpecError, match=r"expected an input size, .* add @WxH"):
+        resolve(NETWORK)
+
+
+@pytest.mark.parametrize("content", [f"{NETWORK}@512x384", f"  {NETWORK}@512x384  \r\nmore\n"])
+def test_resolve_reads_a_file(tmp_path: Path, content: str) -> None:
+    for name in ("a.txt", "a.spec", "a"):
+        file = tmp_path / name
+        file.write_text(content)
+        assert resolve(str(file)) == SPEC
+        assert network_of(str(file)) == SPEC.network
+        assert resolve(str(file), InputSize(640, 640)).input == InputSize(640, 640)
+
+
+def test_a_file_may_hold_a_preset_or_a_network(tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    file.write_text("retinanet_r50_fpn")
+    assert resolve(str(file)) == preset("retinanet_r50_fpn")
+    file.write_text(NETWORK)
+    assert resolve(str(file), SPEC.input) == SPEC
+    with pytest.raises(SpecError, match=r"a\.txt: detector: expected an input size"):
+        resolve(str(file))
+
+
+def refusal(text: str) -> str:
+    with pytest.raises(SpecError) as caught:
+        resolve(text)
+    assert str(caught.value).isprintable()
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "expected a detector on the first line, got nothing"),
+        (b"\n\nresnet18/fpn/retinanet@512x512", "expected a detector on the first line, got nothing"),
+        (b"\x80\x81\xff\x00", "expected a text file with a detector on its first line, got bytes that are no text"),
+        (b"\x00" * 100_000, "expected one of"),
+        (b"PK\x03\x04@", "expected a module"),
+        (b"x" * 10**6, "expected one of"),
+        (b"resnt18/fpn/retinanet@512x512", "code at character 1: expected a module, got 'resnt18'"),
+        (b"a.txt", "expected one of"),
+    ],
+)
+def test_files_that_hold_no_detector(tmp_path: Path, content: bytes, message: str) -> None:
+    file = tmp_path / "a.txt"
+    file.write_bytes(content)
+    assert message in refusal(str(file))
+    assert str(file) in refusal(str(file)), "the message names the file"
+
+
+def test_files_that_name_files_are_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.txt").write_text("./a.txt")
+    Path("b.txt").write_text("c.txt")
+    Path("c.txt").write_text("b.txt")
+    for name in ("a.txt", "b.txt", str(tmp_path / "a.txt")):
+        refusal(name)
+
+
+def test_paths_that_are_no_files(tmp_path: Path) -> None:
+    assert "no such file" in refusal(str(tmp_path / "absent.txt"))
+    assert "got a folder" in refusal(str(tmp_path))
+    folder = tmp_path / "folder.txt"
+    folder.mkdir()
+    assert "got a folder" in refusal(str(folder))
+    pipe = tmp_path / "pipe.txt"
+    os.mkfifo(pipe)
+    assert "got something else" in refusal(str(pipe)), "and does not wait for a writer"
+
+
+@pytest.mark.parametrize(
+    "text", ["a\0b.txt", "a\0b", "x" * 300, "x" * 300 + ".txt", "\ud800", "\ud800.spec", "", " ", "\x1b[2J"]
+)
+def test_names_that_no_file_system_takes(text: str) -> None:
+    refusal(text)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    file.write_text(NETWORK)
+    file.chmod(0)
+    assert "expected a readable text file" in refusal(str(file))
+
+
+def test_a_mistake_gets_a_suggestion() -> None:
+    assert "did you mean retinanet_r50_fpn?" in refusal("retinanet_r50_fnp")
+    assert "did you mean resnet18?" in refusal("resnt18/fpn/retinanet")
+
+
+def test_the_size_that_is_asked_for_is_checked_too() -> None:
+    with pytest.raises(SpecError, match="at least 128 pixels a side"):
+        resolve("retinanet_r18_fpn", InputSize(96, 96))
