@@ -65,6 +65,11 @@ def figure_text(name: str, value: float | None) -> str:
     return f"{value:.3f}" if name in MAXIMISED else significant(value * figure(name).scale)
 
 
+def phrase(name: str, value: float | None) -> str:
+    """A figure in a sentence: ``Latency 12.0 ms``."""
+    return f"{figure(name).title} {figure_text(name, value)} {figure(name).unit}".strip()
+
+
 SortKey: TypeAlias = float | str
 Kind: TypeAlias = Literal["number", "text", "code"]
 

@@ -15,14 +15,22 @@ from detsearch.report.columns import (
     STATE,
     Column,
     failed_columns,
-    figure,
     figure_columns,
-    figure_text,
+    phrase,
     pruned_columns,
     result_columns,
     unfinished_columns,
 )
-from detsearch.report.view import StudyView, front_by_cost, in_state, provenance, state_counts, steadiness, unfinished
+from detsearch.report.view import (
+    StudyView,
+    count,
+    front_by_cost,
+    in_state,
+    provenance,
+    state_counts,
+    steadiness,
+    unfinished,
+)
 from detsearch.search.objective import Objective
 from detsearch.search.pareto import front
 from detsearch.search.trial import Trial, TrialState
@@ -78,7 +86,7 @@ def markdown_report(view: StudyView, trials: Sequence[Trial]) -> str:
     best = front_by_cost(trials, view.objectives)
     parts = [
         f"# {escape_markdown(view.name)}",
-        f"{len(trials)} trials: {state_counts(trials)}. Objectives: {', '.join(map(str, view.objectives))}"
+        f"{count(len(trials), 'trial')}: {state_counts(trials)}. Objectives: {', '.join(map(str, view.objectives))}"
         + (f"; limits: {', '.join(map(str, view.limits))}" if view.limits else "")
         + f"; seed {view.seed}.",
         "## Front",
@@ -143,6 +151,6 @@ def _row(cells: Sequence[str]) -> str:
 def _references(view: StudyView) -> list[str]:
     lines = []
     for reference in view.references:
-        figures = [f"{figure(name).header} {figure_text(name, value)}" for name, value in reference.values.items()]
+        figures = [phrase(name, value) for name, value in reference.values.items()]
         lines.append("- " + escape_markdown(f"{reference.name}, for comparison: {', '.join(figures)}"))
     return lines

@@ -87,6 +87,11 @@ def unfinished(trials: Sequence[Trial]) -> list[Trial]:
     return [trial for trial in trials if not trial.state.final]
 
 
+def count(number: int, noun: str) -> str:
+    """``1 trial``, ``2 trials``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def state_counts(trials: Sequence[Trial]) -> str:
     """``17 complete, 5 pruned``; states that no trial has are left out."""
     counts = Counter(trial.state for trial in trials)

@@ -1,0 +1,268 @@
+"""Interactive figures of a study (plotly): the front, and how it grew. Colours of text and lines are the page's
+business; here they are a grey that is legible on light and dark."""
+
+from __future__ import annotations
+
+import html
+import math
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import plotly.graph_objects as go
+
+from detsearch.report.columns import phrase, significant
+from detsearch.report.scene import Scene, axis_title, growth, log_ticks, scene, shown
+from detsearch.report.view import StudyView, backbone_family, latency_of, lineage
+from detsearch.search.objective import MAXIMISED, Objective
+from detsearch.search.trial import Trial, TrialState
+
+INK: Final = "#6b7280"
+GRID: Final = "rgba(127, 127, 127, 0.22)"
+FONT: Final = "system-ui, sans-serif"
+LINE: Final = "#277f8e"
+CLEAR: Final = "rgba(0, 0, 0, 0)"
+SYMBOLS: Final = ("circle", "square", "diamond", "triangle-up", "pentagon", "hexagon2", "triangle-down", "cross")
+MARKS: Final = {TrialState.PRUNED: "line-ns-open", TrialState.FAILED: "x-thin-open"}
+WAITING_MARK: Final = "circle-open"
+BEYOND_MARK: Final = "triangle-right-open"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyEntry:
+    """One line of a legend: a plotly symbol and its fill."""
+
+    name: str
+    symbol: str
+    colour: str
+
+
+def front_figure(view: StudyView, trials: Sequence[Trial]) -> go.Figure:
+    """The front among all trials that can be compared, coloured by input size, shaped by backbone family; below it
+    the trials without a result at their cost. Hovering tells what each is."""
+    picture = scene(view, trials)
+    drawing = go.Figure()
+    if picture.step:
+        drawing.add_trace(
+            go.Scatter(
+                x=[shown(picture.x, x) for x, _ in picture.step],
+                y=[shown(picture.y, y) for _, y in picture.step],
+                mode="lines",
+                line={"color": INK, "width": 1.5},
+                hoverinfo="skip",
+                showlegend=False,
+            )
+        )
+    drawing.add_trace(_points(picture, picture.dominated, size=8, outline=0.5))
+    drawing.add_trace(_points(picture, picture.front, size=13, outline=1.5, labelled=True))
+    _add_references(drawing, picture)
+    _add_marks(drawing, picture)
+    _add_legend(drawing, picture)
+    if picture.limit is not None:
+        limit = shown(picture.x, picture.limit)
+        drawing.add_vline(x=limit, line={"color": INK, "width": 1, "dash": "dot"})
+        note = f"limit {significant(limit)}"
+        drawing.add_annotation(
+            x=_position(picture, limit),
+            y=0,
+            yref="y domain",
+            text=note,
+            showarrow=False,
+            xanchor="right",
+            yanchor="bottom",
+        )
+    low, high = (_position(picture, shown(picture.x, edge)) for edge in picture.span)
+    drawing.update_layout(
+        _layout(axis_title(picture.x), axis_title(picture.y)),
+        height=470,
+        legend={"itemclick": False, "itemdoubleclick": False, "groupclick": "toggleitem", "tracegroupgap": 14},
+    )
+    drawing.update_xaxes(range=[low, high])
+    if picture.log:
+        ticks = log_ticks(low, high)
+        drawing.update_xaxes(type="log", tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks])
+    drawing.update_yaxes(domain=[0.1, 1], tickformat=_digits(picture))
+    drawing.update_layout(
+        yaxis2={"domain": [0, 0.06], "range": [-1, 1], "visible": False, "fixedrange": True, "anchor": "x"},
+    )
+    drawing.update_xaxes(anchor="y2")
+    return drawing
+
+
+def growth_figure(view: StudyView, trials: Sequence[Trial]) -> go.Figure:
+    """The front's hypervolume after each trial, as a share of the last one's."""
+    numbers, shares, _ = growth(trials, view.objectives)
+    drawing = go.Figure(
+        go.Scatter(
+            x=numbers,
+            y=shares,
+            mode="lines+markers" if len(numbers) < 3 else "lines",
+            line={"color": LINE, "width": 2, "shape": "hv"},
+            hovertemplate="after trial %{x}: %{y:.3f}<extra></extra>",
+        )
+    )
+    drawing.update_layout(_layout("Trial", "Hypervolume"), height=240, showlegend=False)
+    drawing.update_yaxes(range=[0, 1.05])
+    return drawing
+
+
+def hover(trial: Trial, objectives: Sequence[Objective]) -> str:
+    """What a trial is, in the small subset of HTML that plotly reads."""
+    values = trial.values()
+    names = dict.fromkeys([*(objective.name for objective in objectives), "ap50", "latency_ms", "params", "macs"])
+    lines = [f"<b>Trial {trial.number}</b>, {trial.state}"]
+    for name in names:
+        if name in values:
+            latency = latency_of(trial) if name == "latency_ms" else None
+            shaky = "" if latency is None or latency.steady else ", not steady"
+            spread = "" if latency is None else f" (IQR {significant(latency.iqr_ms)}{shaky})"
+            lines.append(_plain(phrase(name, values[name]) + spread))
+    lines.append(f"{trial.fidelity.epochs} epochs, {_plain(lineage(trial))}")
+    lines += [_plain(piece, 60) for piece in trial.code.split("/")]
+    if trial.reason:
+        lines.append(f"<i>{_plain(trial.reason, 60)}</i>")
+    return "<br>".join(lines)
+
+
+def _plain(text: str, width: int | None = None) -> str:
+    """Untrusted text as itself, on lines of at most `width` characters."""
+    line = " ".join(text.split())
+    lines = textwrap.wrap(line, width) if width else [line]
+    return "<br>".join(html.escape(part, quote=False) for part in lines)
+
+
+def _points(
+    picture: Scene, trials: Sequence[Trial], *, size: int, outline: float, labelled: bool = False
+) -> go.Scatter:
+    iqr = [latency.iqr_ms / 2 if (latency := latency_of(trial)) is not None else 0.0 for trial in trials]
+    return go.Scatter(
+        x=[shown(picture.x, picture.at(trial)[0]) for trial in trials],
+        y=[shown(picture.y, picture.at(trial)[1]) for trial in trials],
+        mode="markers+text" if labelled else "markers",
+        text=[str(trial.number) for trial in trials] if labelled else None,
+        textposition="top left",
+        textfont={"size": 11},
+        error_x={"array": iqr, "thickness": 1, "width": 2, "color": INK} if picture.x.name == "latency_ms" else None,
+        marker={
+            "size": size,
+            "symbol": [_symbol(picture, backbone_family(trial.spec)) for trial in trials],
+            "color": [picture.colours[trial.spec.input] for trial in trials],
+            "line": {"width": outline, "color": INK},
+            "opacity": 1,
+        },
+        hovertext=[hover(trial, (picture.y, picture.x)) for trial in trials],
+        hoverinfo="text",
+        showlegend=False,
+    )
+
+
+def _symbol(picture: Scene, family: str) -> str:
+    return SYMBOLS[picture.families.index(family) % len(SYMBOLS)]
+
+
+def _add_references(drawing: go.Figure, picture: Scene) -> None:
+    for reference in picture.references:
+        figures = [phrase(name, value) for name, value in reference.values.items()]
+        drawing.add_trace(
+            go.Scatter(
+                x=[shown(picture.x, reference.values[picture.x.name])],
+                y=[shown(picture.y, reference.values[picture.y.name])],
+                mode="markers+text",
+                text=[_plain(reference.name)],
+                textposition="top left" if picture.right_half(reference.values[picture.x.name]) else "top right",
+                textfont={"size": 11},
+                marker={"symbol": "star-open", "size": 12, "color": INK},
+                hovertext=[f"<b>{_plain(reference.name, 60)}</b><br>{_plain(', '.join(figures))}"],
+                hoverinfo="text",
+                showlegend=False,
+            )
+        )
+
+
+def _add_marks(drawing: go.Figure, picture: Scene) -> None:
+    """Trials without a result, in a strip below the plot; those beyond the axis point outwards at its edge."""
+    costs = [picture.at(trial)[0] for trial in picture.others]
+    drawing.add_trace(
+        go.Scatter(
+            x=[shown(picture.x, picture.inside(cost)) for cost in costs],
+            y=[0.0] * len(costs),
+            yaxis="y2",
+            mode="markers",
+            cliponaxis=False,
+            marker={
+                "symbol": [
+                    BEYOND_MARK if cost > picture.span[1] else MARKS.get(trial.state, WAITING_MARK)
+                    for trial, cost in zip(picture.others, costs, strict=True)
+                ],
+                "size": 9,
+                "color": INK,
+                "line": {"width": 1.5},
+            },
+            hovertext=[hover(trial, (picture.y, picture.x)) for trial in picture.others],
+            hoverinfo="text",
+            showlegend=False,
+        )
+    )
+
+
+def key(picture: Scene) -> dict[str, list[KeyEntry]]:
+    """What colours and symbols mean, by group: input size, backbone family, state of trials without a result."""
+    states = dict.fromkeys(trial.state for trial in picture.others)
+    marks = [KeyEntry(str(state), MARKS.get(state, WAITING_MARK), CLEAR) for state in states]
+    if any(picture.at(trial)[0] > picture.span[1] for trial in picture.others):
+        marks.append(KeyEntry("further right", BEYOND_MARK, CLEAR))
+    groups = {
+        "Input": [KeyEntry(str(size), "circle", colour) for size, colour in picture.colours.items()],
+        "Backbone": [KeyEntry(family, _symbol(picture, family), CLEAR) for family in picture.families],
+        "Without result": marks,
+    }
+    return {group: entries for group, entries in groups.items() if entries}
+
+
+def _add_legend(drawing: go.Figure, picture: Scene) -> None:
+    """Entries without points: colours and symbols are two keys to the same points."""
+    for group, entries in key(picture).items():
+        for entry in entries:
+            line = {"width": 1, "color": INK}
+            colour = INK if entry.symbol.endswith("-open") else entry.colour
+            drawing.add_trace(
+                go.Scatter(
+                    x=[None],
+                    y=[None],
+                    mode="markers",
+                    name=_plain(entry.name),
+                    legendgroup=group,
+                    legendgrouptitle={"text": group},
+                    marker={"symbol": entry.symbol, "size": 10, "color": colour, "line": line},
+                )
+            )
+
+
+def _digits(picture: Scene) -> str | None:
+    """How accuracies are written along the axis; all else as plotly thinks fit."""
+    heights = [picture.at(trial)[1] for trial in (*picture.front, *picture.dominated)]
+    if picture.y.name not in MAXIMISED or not heights:
+        return None
+    return ".2f" if max(heights) - min(heights) > 0.05 else ".3f"
+
+
+def _layout(x_title: str, y_title: str) -> dict[str, Any]:
+    axis = {"gridcolor": GRID, "linecolor": INK, "showline": True, "zeroline": False, "ticks": "outside"}
+    return {
+        "template": go.layout.Template(),
+        "paper_bgcolor": CLEAR,
+        "plot_bgcolor": CLEAR,
+        "font": {"color": INK, "size": 13, "family": FONT},
+        "margin": {"l": 64, "r": 12, "t": 34, "b": 56},
+        "hoverlabel": {"align": "left", "font": {"size": 12, "family": FONT}},
+        "hovermode": "closest",
+        "modebar": {"bgcolor": CLEAR, "color": INK, "activecolor": LINE},
+        "xaxis": {**axis, "title": {"text": x_title}},
+        "yaxis": {**axis, "title": {"text": y_title}},
+    }
+
+
+def _position(picture: Scene, value: float) -> float:
+    """Where ranges and annotations have a value: plotly wants its logarithm there on a logarithmic axis."""
+    return math.log10(value) if picture.log else value

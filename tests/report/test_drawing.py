@@ -1,0 +1,65 @@
+"""Drawings show boxes where they are, in the class's colour, with a label that stays inside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from detsearch.errors import ResourceError
+from detsearch.report.drawing import class_colour, draw_boxes, draw_samples, save_image
+from tests.data.makers import coco
+
+GREY = torch.full((3, 100, 120), 128, dtype=torch.uint8)
+
+
+def test_box_is_drawn_on_its_outermost_pixels() -> None:
+    drawn = np.array(draw_boxes(GREY, [[30, 40, 70, 90]], [1], ["cat", "dog"]))
+    assert (drawn[89, 30:70] == class_colour(1)).all()
+    assert (drawn[60:90, 30] == class_colour(1)).all()
+    assert (drawn[60:90, 69] == class_colour(1)).all()
+    assert (drawn[50:85, 35:65] == 128).all()
+    assert (drawn[91:] == 128).all()
+    assert (drawn[:, 71:] == 128).all() or (drawn[45:, 71:] == 128).all()
+
+
+def test_nothing_to_draw_leaves_the_image() -> None:
+    drawn = draw_boxes(GREY, np.zeros((0, 4)), [], [])
+    assert (np.array(drawn) == 128).all()
+    assert drawn.size == (120, 100)
+
+
+@pytest.mark.parametrize("box", [[0, 0, 1, 1], [119, 99, 120, 100], [0, 0, 120, 100], [-5, -5, 300, 300]])
+def test_label_and_score_stay_inside(box: list[float]) -> None:
+    plain = np.array(draw_boxes(GREY, [box], [0], ["a"]))
+    scored = np.array(draw_boxes(GREY, [box], [0], ["a"], [0.75]))
+    assert (plain == class_colour(0)).all(axis=2).any()
+    assert (scored != plain).any()
+
+
+def test_one_pixel_image() -> None:
+    assert draw_boxes(GREY[:, :1, :1], [[0, 0, 1, 1]], [0], ["name"]).size == (1, 1)
+
+
+def test_neighbouring_classes_look_different() -> None:
+    colours = np.array([class_colour(label) for label in range(20)])
+    assert np.abs(colours[:, None] - colours[None]).sum(axis=2)[~np.eye(20, dtype=bool)].min() > 20
+
+
+def test_samples_are_reproducible_files(tmp_path: Path) -> None:
+    data = coco(tmp_path)
+    paths = draw_samples(data, tmp_path / "out", 5, seed=0)
+    assert [path.name for path in paths] == ["train_7_a.png", "train_9_b.png"]
+    with Image.open(paths[0]) as image:
+        assert image.size == (40, 30)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [path.name for path in paths]
+    assert len(draw_samples(data, tmp_path / "out", 1, seed=0)) == 1
+
+
+def test_unwritable_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ResourceError, match="expected a writable file"):
+        save_image(Image.new("RGB", (2, 2)), tmp_path / "file" / "x.png")
