@@ -6,6 +6,7 @@ import colorsys
 import os
 import random
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,10 @@ from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from detsearch.data import images
 from detsearch.data.datafile import DataFile
 from detsearch.errors import ResourceError
+from detsearch.evaluation.predict import ImagePrediction
 
 GOLDEN = 0.618034  # a step of the hue that keeps neighbouring classes apart, whatever their number
 
@@ -83,6 +86,26 @@ def draw_samples(datafile: DataFile, folder: Path, count: int, seed: int) -> lis
     return paths
 
 
+def draw_prediction(
+    path: Path, prediction: ImagePrediction, names: Sequence[str], folder: Path, *, threshold: float
+) -> Path:
+    """Draw the detections of an image from `threshold` on into a PNG copy of it in `folder`; its path.
+
+    DataError if the image cannot be read, ResourceError if the folder cannot be written.
+    """
+    kept = prediction.scores >= threshold
+    image = draw_boxes(
+        images.decode(path),
+        prediction.boxes[kept],
+        prediction.labels[kept].tolist(),
+        names,
+        prediction.scores[kept].tolist(),
+    )
+    drawn = folder / f"{path.stem}.png"
+    save_image(image, drawn)
+    return drawn
+
+
 def save_image(image: Image.Image, path: Path) -> None:
     """Write an image whole or not at all, its folder made if need be; ResourceError if that cannot be done."""
     partial = path.with_name(f".{path.name}.partial{path.suffix}")
@@ -91,6 +114,6 @@ def save_image(image: Image.Image, path: Path) -> None:
         image.save(partial)
         os.replace(partial, path)
     except OSError as problem:
+        with suppress(OSError):  # where the image could not be written, its folder may not exist either
+            partial.unlink(missing_ok=True)
         raise ResourceError(str(path), "a writable file", problem.strerror or str(problem)) from problem
-    finally:
-        partial.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""What a command does: the recipe that describes a run, and the runs themselves."""

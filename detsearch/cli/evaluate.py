@@ -1,0 +1,77 @@
+"""``eval`` and ``predict``: a checkpoint on a split, and on images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from detsearch.cli import options
+from detsearch.cli.output import print_json, say
+from detsearch.cli.tables import accuracy_lines
+from detsearch.types import InputSize
+
+Checkpoint = Annotated[Path, typer.Argument(help="Checkpoint (checkpoint.pt) that a training wrote.")]
+
+
+def register(app: typer.Typer) -> None:
+    app.command(name="eval")(evaluate)
+    app.command()(predict)
+
+
+def evaluate(
+    checkpoint: Checkpoint,
+    data: Annotated[str, typer.Option("--data", "-d", help="Data file (YAML), or `synthetic`.")],
+    split: Annotated[str, typer.Option(help="Split, or several joined by +.")] = "val",
+    input: options.Input = None,
+    batch: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 8,
+    device: options.Device = None,
+    json: options.Json = False,
+) -> None:
+    """Score a checkpoint on a split: COCO's 12 numbers, AP by class, VOC's AP50."""
+    from detsearch.runs.predict import evaluate_checkpoint
+
+    found = evaluate_checkpoint(checkpoint, data, split, _size(input), device=device or "auto", batch=batch)
+    if json:
+        print_json(found)
+        return
+    say(found["code"])
+    for line in accuracy_lines(f"{split} ({found['images']} images)", found):
+        say(line)
+
+
+def predict(
+    checkpoint: Checkpoint,
+    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of images.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for the images with their boxes drawn.")
+    ] = None,
+    threshold: Annotated[float, typer.Option(min=0, max=1, help="Least score of a box.")] = 0.5,
+    input: options.Input = None,
+    device: options.Device = None,
+    json: options.Json = False,
+) -> None:
+    """Detect objects in images, and draw the boxes into copies of them with --out."""
+    from detsearch.report.drawing import draw_prediction
+    from detsearch.runs.predict import predict_images
+
+    found = []
+    for path, prediction, classes in predict_images(checkpoint, images, _size(input), device=device or "auto"):
+        shown = [
+            {"box": [round(float(x), 2) for x in box], "score": round(float(score), 4), "class": classes[int(label)]}
+            for box, score, label in zip(prediction.boxes, prediction.scores, prediction.labels, strict=True)
+            if score >= threshold
+        ]
+        drawn = None if out is None else draw_prediction(path, prediction, classes, out, threshold=threshold)
+        found.append({"image": str(path), "drawn": None if drawn is None else str(drawn), "detections": shown})
+        if not json:
+            counts = {name: sum(d["class"] == name for d in shown) for name in classes}
+            listed = ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "nothing"
+            say(f"{path}: {listed}" + (f" -> {drawn}" if drawn else ""))
+    if json:
+        print_json(found)
+
+
+def _size(text: str | None) -> InputSize | None:
+    return None if text is None else InputSize.parse(text)

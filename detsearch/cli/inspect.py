@@ -1,0 +1,106 @@
+"""``describe``, ``latency``, ``modules``, ``schema``: what a detector is and costs, and what may be written."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+from rich.table import Table
+
+from detsearch.arch.catalogue import catalogue
+from detsearch.arch.presets import PRESETS, resolve
+from detsearch.arch.spec import DetectorSpec
+from detsearch.cli import options
+from detsearch.cli.output import print_json, quantity, say, stdout
+from detsearch.types import InputSize
+
+Classes = Annotated[int, typer.Option("--classes", "-c", min=1, max=100_000, help="Number of classes.")]
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(describe)
+    app.command()(latency)
+    app.command()(modules)
+    app.command()(schema)
+
+
+def describe(
+    detector: options.Detector,
+    input: options.Input = None,
+    classes: Classes = 80,
+    json: options.Json = False,
+) -> None:
+    """What a detector is made of and what it costs: parameters, MACs and memory access, whole and by part."""
+    spec = _resolve(detector, input)
+    from detsearch.runs.inspect import describe as describe_detector
+
+    found = describe_detector(spec, classes)
+    if json:
+        print_json(found)
+        return
+    say(f"{found['code']}")
+    say(f"{classes} classes, one image of {found['tensor']} (input {found['input']} padded)")
+    table = Table(box=None, pad_edge=False)
+    table.add_column("part")
+    for title in ("parameters", "MACs", "memory access"):
+        table.add_column(title, justify="right")
+    for name, part in [*found["parts"].items(), ("whole", found)]:
+        table.add_row(name, *(quantity(part[key]) for key in ("params", "macs", "memory_access")))
+    stdout.print(table)
+
+
+def latency(
+    detector: Annotated[str, typer.Argument(help="Preset, code, file with one, or a checkpoint (.pt).")],
+    input: options.Input = None,
+    classes: Classes = 80,
+    device: options.Device = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; one per core if not given.")] = None,
+    runs: Annotated[int, typer.Option(min=3, help="Least number of timed runs.")] = 20,
+    seconds: Annotated[float, typer.Option(min=0.01, help="Least duration of the measurement.")] = 1.0,
+    json: options.Json = False,
+) -> None:
+    """Measure latency, alone on the device: batch 1, image on the device, post-processing at full load."""
+    from detsearch.runs.inspect import measure_latency
+
+    size = None if input is None else InputSize.parse(input)
+    found = measure_latency(
+        detector, size, classes, device=device or "auto", threads=threads, runs=runs, seconds=seconds
+    )
+    if json:
+        print_json(found)
+        return
+    protocol = found["protocol"]
+    say(found["code"])
+    say(f"{found['median_ms']:.2f} ms (median), interquartile range {found['iqr_ms']:.2f} ms, {found['runs']} runs")
+    say(f"on {protocol['device_name']} ({protocol['device']}), {protocol['runtime']}, {protocol['precision']}, "
+        f"{protocol['threads']} threads, batch {protocol['batch']}, input {protocol['input']}")  # fmt: skip
+    say(f"includes {protocol['includes']}")
+    say(f"excludes {protocol['excludes']}")
+    if not found["steady"]:
+        say("NOT STEADY: the clock drifted or the spread is wide; something else runs on this device")
+
+
+def modules(json: options.Json = False) -> None:
+    """The modules that a detector can be made of, and the presets."""
+    known = catalogue()
+    if json:
+        rows = [{"slot": d.slot, "token": d.token, "names": list(d.names), "summary": d.summary} for d in known]
+        print_json({"modules": rows, "presets": dict(PRESETS)})
+        return
+    for d in known:
+        names = f" (also {', '.join(d.names)})" if d.names else ""
+        say(f"{d.slot:10} {d.token}{names}: {d.summary}")
+    say()
+    for name, text in PRESETS.items():
+        say(f"{name}: {text}")
+
+
+def schema(kind: Annotated[Literal["train", "search"], typer.Argument(help="Kind of recipe.")]) -> None:
+    """Print the JSON Schema of a recipe, for editors."""
+    from detsearch.runs.settings import SearchRecipe, TrainRecipe
+
+    print_json((TrainRecipe if kind == "train" else SearchRecipe).model_json_schema())
+
+
+def _resolve(detector: str, input: str | None) -> DetectorSpec:
+    return resolve(detector, None if input is None else InputSize.parse(input))

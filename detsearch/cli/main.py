@@ -1,0 +1,66 @@
+"""``detsearch``: exit 0 on success, 2 for what the user can mend (one line), 1 for a defect of ours."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from detsearch import __version__
+from detsearch.cli import data, demo, evaluate, inspect, search, study, train
+from detsearch.cli.output import log
+from detsearch.errors import DetsearchError, UserError
+
+OK, DEFECT, MENDABLE, INTERRUPTED = 0, 1, 2, 130
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    help="Design object detectors: a Pareto front of accuracy against measured latency for your data and device.",
+)
+for module in (demo, data, inspect, search, study, train, evaluate):
+    module.register(app)
+
+
+def _version(show: bool) -> None:
+    if show:
+        typer.echo(f"detsearch {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+) -> None:
+    """Options before the command."""
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line; the exit status."""
+    try:
+        status = typer.main.get_command(app).main(arguments, prog_name="detsearch", standalone_mode=False)
+    except UserError as error:
+        log(f"detsearch: {error}", error=True)
+        return MENDABLE
+    except typer.TyperException as error:  # unknown option, missing argument
+        log(f"detsearch: {' '.join(error.format_message().split()) or 'see detsearch --help'}", error=True)
+        return MENDABLE
+    except (KeyboardInterrupt, typer.Abort):
+        log("detsearch: interrupted", error=True)
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output has gone, as in `detsearch ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    except DetsearchError as error:  # a run that ended for a reason that is nobody's mistake, such as a diverged loss
+        log(f"detsearch: {error}", error=True)
+        return DEFECT
+    return status if isinstance(status, int) else OK
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(run())

@@ -1,0 +1,27 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout, and nothing else there.")]
+Recipe = Annotated[
+    Path | None, typer.Option("--recipe", "-r", help="Recipe (YAML). `detsearch schema` prints what may stand in it.")
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", "-s", metavar="FIELD=VALUE", help="Set a field of the recipe, as training.epochs=5."),
+]
+Data = Annotated[str | None, typer.Option("--data", "-d", help="Data file (YAML), or `synthetic`. Sets data.file.")]
+Seed = Annotated[int | None, typer.Option("--seed", help="Seed of everything random. Sets seed.")]
+Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda:0, ... Sets device.")]
+Input = Annotated[str | None, typer.Option("--input", "-i", metavar="WxH", help="Input size in pixels.")]
+Detector = Annotated[
+    str,
+    typer.Argument(
+        help="Preset (retinanet_r50_fpn), code (resnet18/fpn/retinanet@512x512; quote it), or a file that holds one."
+    ),
+]

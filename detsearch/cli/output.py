@@ -1,0 +1,43 @@
+"""Where words go: results to standard output, everything else to standard error."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+from rich.console import Console
+
+stdout = Console(highlight=False, soft_wrap=True)
+stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def say(text: str = "") -> None:
+    """A line of the result."""
+    stdout.print(text, markup=False)
+
+
+def log(text: str, *, error: bool = False) -> None:
+    """A line about the run."""
+    stderr.print(text, markup=False, style="bold red" if error and stderr.is_terminal else None)
+
+
+def print_json(value: Any) -> None:
+    """The result for a program: one JSON document and nothing else. Numbers that JSON lacks become null."""
+    stdout.file.write(json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def quantity(value: float) -> str:
+    """A large number with its prefix: 7.16 G, 32.2 M, 640."""
+    for factor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= factor:
+            return f"{value / factor:.4g} {prefix}"
+    return f"{value:.4g}"

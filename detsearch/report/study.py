@@ -1,0 +1,85 @@
+"""From a study's folder to its report."""
+
+from __future__ import annotations
+
+import shlex
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+from detsearch.arch.spaces.structural import StructuralSpace
+from detsearch.report.html import html_report
+from detsearch.report.tables import markdown_report
+from detsearch.report.view import StudyView
+from detsearch.runs.files import write_text
+from detsearch.runs.recipe import load_recipe, to_yaml
+from detsearch.runs.search import read_test_scores
+from detsearch.runs.settings import SearchRecipe
+from detsearch.runs.train import RECIPE
+from detsearch.search.ledger import StudyRecord, read_study
+from detsearch.search.objective import Limit
+from detsearch.search.pareto import front
+
+HTML: Final = "report.html"
+MARKDOWN: Final = "report.md"
+
+
+def write_report(folder: Path, out: Path | None = None) -> list[Path]:
+    """Write ``report.html`` and ``report.md`` of a study into `out`, or into its own folder; their paths.
+
+    StudyError where the folder holds no study; ResourceError where nothing can be written.
+    """
+    study = read_study(folder)
+    view = study_view(study)
+    out = out or folder
+    written = []
+    for name, text in ((HTML, html_report(view, study.trials)), (MARKDOWN, markdown_report(view, study.trials))):
+        write_text(out / name, text)
+        written.append(out / name)
+    return written
+
+
+def study_view(study: StudyRecord) -> StudyView:
+    """What the report shows of a study beside its trials."""
+    recipe = load_recipe(SearchRecipe, study.folder / RECIPE)
+    place = shlex.quote(str(study.folder))
+    times = [trial.started for trial in study.trials if trial.started] + [
+        t.finished for t in study.trials if t.finished
+    ]
+    return StudyView(
+        name=study.folder.name,
+        folder=str(study.folder),
+        objectives=study.objectives,
+        seed=recipe.seed,
+        limits=tuple(Limit.parse(text) for text in recipe.limits),
+        space_size=StructuralSpace.from_choices(recipe.space).size(),
+        created=min(times, default=None),
+        finished=max(times, default=None),
+        device=f"{study.identity['device_name']} ({study.identity['device']})",
+        recipe=to_yaml(recipe),
+        data=_data(recipe, study.identity["images"]),
+        versions={name: version(name) for name in ("detsearch", "torch", "torchvision")},
+        commands={
+            "Repeat or go on": f"detsearch search structure --recipe {place}/{RECIPE} --out {place}",
+            "List the trials": f"detsearch study show {place}",
+        },
+        train_commands={
+            trial.number: f"detsearch train --study {place} --trial {trial.number} --out {place}-{trial.number}"
+            for trial in front(study.trials, study.objectives)
+        },
+        test={number: _figures(scores) for number, scores in read_test_scores(study.folder).items()},
+    )
+
+
+def _data(recipe: SearchRecipe, images: dict[str, Any]) -> dict[str, object]:
+    roles = {"Training": recipe.data.train, "Validation": recipe.data.val, "Test": recipe.data.test}
+    counts = {
+        f"{role} images": f"{images[split]['images']} of split {split}, {images[split]['boxes']} objects"
+        for role, split in roles.items()
+        if split is not None
+    }
+    return {"Data": recipe.data.file, "Classes": ", ".join(images[recipe.data.train]["classes"]), **counts}
+
+
+def _figures(scores: dict[str, Any]) -> dict[str, float]:
+    return {name: value for name, value in scores.items() if isinstance(value, float)}

@@ -1,0 +1,64 @@
+"""The two callables through which a search sees the world, when candidates are really trained."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass, replace
+
+import torch
+
+from detsearch import __version__
+from detsearch.arch.spec import DetectorSpec
+from detsearch.build import build
+from detsearch.cost.count import count_cost
+from detsearch.cost.latency import device_name, measure
+from detsearch.runs.data import load_split
+from detsearch.runs.fit import fit, score_with
+from detsearch.runs.settings import SearchRecipe
+from detsearch.runtime.eager import EagerRuntime
+from detsearch.search.trial import TrialContext
+from detsearch.types import CostMetrics, Fidelity, Metrics
+
+
+@dataclass(frozen=True)
+class TrainedCandidates:
+    """Costs candidates on `device` and scores them by training, as `recipe` says. Can be sent to other processes."""
+
+    recipe: SearchRecipe
+    num_classes: int
+    device: str
+
+    def cost(self, spec: DetectorSpec) -> CostMetrics:
+        """Exact cost, and latency measured on the untrained network: post-processing is at full load, so that the
+        weights do not matter."""
+        detector = build(spec.network, self.num_classes)
+        counted = count_cost(detector, spec.input)
+        how = self.recipe.latency
+        runtime = EagerRuntime(detector, self.device, channels_last=self.recipe.training.channels_last)
+        latency = measure(
+            runtime, spec.input, warmup=how.warmup, runs=how.runs, seconds=how.seconds, threads=how.threads
+        )
+        return replace(counted, latency=latency)
+
+    def evaluate(self, spec: DetectorSpec, fidelity: Fidelity, seed: int, context: TrialContext) -> Metrics:
+        """AP on the validation split after ``fidelity.epochs`` epochs."""
+        training = self.recipe.training.model_copy(update={"epochs": fidelity.epochs})
+        run = self.recipe.model_copy(update={"training": training})
+        train_set, val_set = load_split(run.data.file, run.data.train), load_split(run.data.file, run.data.val)
+        trained = fit(spec, run, train_set=train_set, val_set=val_set, seed=seed, context=context)
+        accuracy = score_with(run, trained.detector, spec.input, val_set, context.device)
+        return Metrics(
+            values={**accuracy.values(), "train_seconds": trained.seconds},
+            fidelity=fidelity,
+            provenance={
+                "split": val_set.split,
+                "seed": seed,
+                "steps": trained.steps,
+                "device": context.device,
+                "device_name": device_name(context.device),
+                "threads": context.threads,
+                "detsearch": __version__,
+                "torch": torch.__version__,
+                "python": platform.python_version(),
+            },
+        )

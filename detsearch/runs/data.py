@@ -1,0 +1,24 @@
+"""The data file and the splits that a recipe names."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Final
+
+from detsearch.data.datafile import DataFile, load_datafile
+from detsearch.data.dataset import Dataset
+from detsearch.runs.recipe import builtin_recipe
+
+SYNTHETIC: Final = "synthetic"
+"""What to call the built-in set instead of a data file."""
+
+
+def open_datafile(file: str) -> DataFile:
+    """The data file at a path, or the built-in one; DataError if it cannot be read."""
+    return load_datafile(builtin_recipe(SYNTHETIC) if file == SYNTHETIC else file)
+
+
+@lru_cache(maxsize=8)
+def load_split(file: str, split: str) -> Dataset:
+    """A split, read once in a process; DataError if it cannot be used."""
+    return open_datafile(file).split(split)

@@ -1,0 +1,71 @@
+"""Train one detector as a recipe says, and score it: what a training and every trial of a search have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from detsearch.arch.spec import DetectorSpec
+from detsearch.build import build
+from detsearch.data.dataset import Dataset, require_same_classes
+from detsearch.data.loader import train_loader
+from detsearch.nn.backbones.weights import load_pretrained
+from detsearch.nn.detector import Detector
+from detsearch.runs.score import Score, score
+from detsearch.runs.settings import Run
+from detsearch.runtime.eager import EagerRuntime
+from detsearch.search.trial import TrialContext
+from detsearch.training.loop import Trained, train
+from detsearch.training.progress import TrainingProgress
+from detsearch.training.seeding import seed_all
+from detsearch.types import InputSize
+
+
+def fit(
+    spec: DetectorSpec,
+    run: Run,
+    *,
+    train_set: Dataset,
+    val_set: Dataset | None,
+    seed: int,
+    context: TrialContext,
+    progress: TrainingProgress | None = None,
+) -> Trained:
+    """Build `spec` from `seed` and train it on `train_set`; with ``training.eval_epochs`` also score it on `val_set`
+    on the way. Goes on with what it finds in ``context.folder``."""
+    if val_set is not None:
+        require_same_classes(train_set, val_set)
+    seed_all(seed)
+    detector = build(spec.network, len(train_set.classes))
+    if run.weights != "none":
+        load_pretrained(detector.parts()["backbone"], run.weights)
+    loader = train_loader(
+        train_set,
+        spec.input,
+        batch=run.training.loader_batch,
+        seed=seed,
+        augmentation=run.augmentation,
+        workers=run.training.workers,
+        cache_mb=run.data.cache_mb,
+    )
+
+    def scored(answering: Detector) -> Mapping[str, float]:
+        assert val_set is not None
+        return score_with(run, answering, spec.input, val_set, context.device).values()
+
+    return train(
+        detector,
+        loader,
+        run.training,
+        spec=spec,
+        classes=train_set.classes,
+        seed=seed,
+        context=context,
+        progress=progress,
+        evaluate=None if val_set is None else scored,
+    )
+
+
+def score_with(run: Run, detector: Detector, size: InputSize, dataset: Dataset, device: str) -> Score:
+    """Figures of a detector on a dataset, as a recipe says."""
+    runtime = EagerRuntime(detector, device, channels_last=run.training.channels_last)
+    return score(runtime, size, dataset, batch=run.evaluation.batch, workers=run.training.workers)

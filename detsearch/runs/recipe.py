@@ -1,0 +1,76 @@
+"""Reading and writing recipes: YAML file, then the command line's settings, then checks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from detsearch.errors import RecipeError
+from detsearch.runs.files import write_text
+from detsearch.yamlfile import explain, read_yaml
+
+R = TypeVar("R", bound=BaseModel)
+
+
+def load_recipe(
+    kind: type[R], path: Path | None, settings: Sequence[str] = (), options: Mapping[str, Any] | None = None
+) -> R:
+    """A recipe of `kind` from a file, overridden as `override` says."""
+    raw = read_yaml(path, RecipeError) if path is not None else {}
+    return override(kind, raw, settings, options, "recipe" if path is None else str(path))
+
+
+def override(
+    kind: type[R],
+    raw: dict[str, Any],
+    settings: Sequence[str],
+    options: Mapping[str, Any] | None = None,
+    where: str = "recipe",
+) -> R:
+    """Check a recipe's values `raw` after changing them by `settings` (``section.field=value``, the value as YAML) and
+    `options` (dotted field -> value; None is left out). RecipeError names `where` or the option, and the field."""
+    for text in settings:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            raise RecipeError("--set", "section.field=value", repr(text))
+        try:
+            _put(raw, name.strip(), yaml.safe_load(value))
+        except yaml.YAMLError:
+            raise RecipeError(f"--set {name}", "a YAML value", repr(value)) from None
+    for name, value in (options or {}).items():
+        if value is not None:
+            _put(raw, name, value)
+    try:
+        return kind.model_validate(raw)
+    except ValidationError as problem:
+        raise explain(problem, where, RecipeError) from None
+
+
+def write_recipe(recipe: BaseModel, path: Path) -> None:
+    """Write what was really used, defaults included, so that the run can be repeated from this file."""
+    write_text(path, to_yaml(recipe))
+
+
+def to_yaml(recipe: BaseModel) -> str:
+    """A recipe as YAML, in the order of its fields."""
+    return str(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110))
+
+
+def _put(raw: dict[str, Any], name: str, value: Any) -> None:
+    """Set a dotted field in nested mappings."""
+    *sections, last = name.split(".")
+    for section in sections:
+        inner = raw.setdefault(section, {})
+        if not isinstance(inner, dict):
+            raise RecipeError(f"setting {name}", f"{section} to be a section", type(inner).__name__)
+        raw = inner
+    raw[last] = value
+
+
+def builtin_recipe(name: str) -> Path:
+    """The file of a recipe that comes with the package."""
+    return Path(__file__).parent / "builtin" / f"{name}.yaml"

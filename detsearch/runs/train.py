@@ -1,0 +1,74 @@
+"""``detsearch train``: one detector, from a recipe to a checkpoint and its figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from detsearch.arch.code import format_detector
+from detsearch.arch.presets import resolve
+from detsearch.cost.latency import device_name
+from detsearch.errors import RecipeError, ResourceError
+from detsearch.runs.data import load_split
+from detsearch.runs.device import resolve_device
+from detsearch.runs.files import write_json
+from detsearch.runs.fit import fit, score_with
+from detsearch.runs.interrupt import Stop
+from detsearch.runs.recipe import load_recipe, write_recipe
+from detsearch.runs.settings import TrainRecipe
+from detsearch.search.trial import TrialContext
+from detsearch.training.progress import TrainingProgress
+
+RECIPE = "recipe.yaml"
+METRICS = "metrics.json"
+
+
+def train_recipe(recipe: TrainRecipe, folder: Path, *, progress: TrainingProgress | None = None) -> dict[str, Any]:
+    """Train ``recipe.detector`` in `folder` and score it on the validation and test splits; what it finds is returned
+    and stands in ``metrics.json``. Called again with the same recipe and folder it goes on where it was stopped.
+
+    UserErrors for anything wrong with recipe, data, device or folder, before time is spent; TrialInterrupted after
+    Ctrl-C, the state saved; TrainingError if the loss stops being finite.
+    """
+    spec = resolve(recipe.detector)
+    device = resolve_device(recipe.device)
+    train_set, val_set = load_split(recipe.data.file, recipe.data.train), load_split(recipe.data.file, recipe.data.val)
+    test_set = None if recipe.data.test is None else load_split(recipe.data.file, recipe.data.test)
+    prepare_folder(folder, recipe)
+    with Stop() as stop:
+        context = TrialContext(folder=folder, device=device, should_stop=stop.requested)
+        trained = fit(
+            spec, recipe, train_set=train_set, val_set=val_set, seed=recipe.seed, context=context, progress=progress
+        )
+    scores = {
+        dataset.split: score_with(recipe, trained.detector, spec.input, dataset, device).to_json()
+        for dataset in (val_set, test_set)
+        if dataset is not None
+    }
+    found = {
+        "code": format_detector(spec),
+        "checkpoint": str(trained.checkpoint),
+        "epochs": trained.epochs,
+        "steps": trained.steps,
+        "train_seconds": round(trained.seconds, 1),
+        "images": len(train_set),
+        "seed": recipe.seed,
+        "device": device,
+        "device_name": device_name(device),
+        "scores": scores,
+    }
+    write_json(folder / METRICS, found)
+    return found
+
+
+def prepare_folder(folder: Path, recipe: TrainRecipe) -> None:
+    """Make the folder and write the recipe into it; RecipeError if it holds the run of another recipe."""
+    path = folder / RECIPE
+    if path.exists() and load_recipe(TrainRecipe, path) != recipe:
+        hint = "choose another --out, or repeat the command that it was made with"
+        raise RecipeError(str(folder), "an empty folder or one of the same recipe", "another run's", hint)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResourceError(str(folder), "a folder that can be written", error.strerror) from None
+    write_recipe(recipe, path)
