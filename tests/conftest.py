@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before numpy and torch; pytest-xdist uses the cores
 
@@ -12,6 +13,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from detsearch.arch.catalogue import catalogue
+
+TOYS = Path(__file__).resolve().parent / "toy_package"
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 settings.register_profile("local", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -44,3 +48,21 @@ def bccd() -> Path:
 def tiny_coco() -> Path:
     """Folder of the 50 + 50 COCO images."""
     return _real_data("tiny_coco")
+
+
+def _forget_toys() -> None:
+    catalogue.cache_clear()
+    for name in [name for name in sys.modules if name.split(".")[0] == "toy_detectors"]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def toy_package(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """tests/toy_package as if installed: a backbone (`toynet`) and a head (`centre`) of a third party, for this process
+    and its children."""
+    monkeypatch.syspath_prepend(str(TOYS))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(TOYS), os.environ.get("PYTHONPATH")])))
+    _forget_toys()
+    yield TOYS
+    monkeypatch.undo()
+    _forget_toys()

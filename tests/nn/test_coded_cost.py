@@ -1,0 +1,68 @@
+"""The closed forms of arch.blockcode equal what PyTorch counts in the networks that are built."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode
+
+from detsearch.arch.blockcode import BLOCKS, STEMS, Block, BlockCode, Stem, StrideIn
+from detsearch.arch.code import parse_detector
+from detsearch.arch.modules import CodedResNetSpec
+from detsearch.arch.spec import NORMS, Norm
+from detsearch.build import build
+from detsearch.cost.count import count_cost
+from detsearch.nn.backbones.coded import build_coded
+from detsearch.types import InputSize
+from tests.arch.toys import block_codes
+
+sizes = st.builds(InputSize, st.integers(1, 200), st.integers(1, 200))
+
+
+def counted(spec: CodedResNetSpec, size: InputSize, norm: Norm) -> tuple[int, int, list[tuple[int, ...]]]:
+    """Parameters, MACs and shapes of the maps, by building on the meta device and running once."""
+    with torch.device("meta"):
+        backbone = build_coded(spec, norm=norm).eval()
+        image = torch.empty(1, 3, size.height, size.width)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        maps = backbone(image)
+    flops = counter.get_total_flops()
+    assert flops % 2 == 0
+    params = sum(p.numel() for p in backbone.parameters())
+    assert tuple(m.shape[1] for m in maps) == backbone.out.channels == spec.code.channels
+    return params, flops // 2, [tuple(m.shape[-2:]) for m in maps]
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+@settings(max_examples=12)
+@given(st.data())
+def test_closed_form_equals_counted_cost(block: Block, data: st.DataObject) -> None:
+    code = data.draw(block_codes(blocks=(block,), bases=st.integers(2, 40).map(lambda half: 2 * half), longest=4))
+    stem: Stem = data.draw(st.sampled_from(STEMS))
+    stride_in: StrideIn = data.draw(st.sampled_from(["3x3", "1x1"])) if "bottleneck" in block else "3x3"
+    norm: Norm = data.draw(st.sampled_from(NORMS))
+    size = data.draw(sizes)
+    params, macs, maps = counted(CodedResNetSpec(code, stem, stride_in), size, norm)
+    assert code.params(stem) == params, "the same under every norm"
+    assert code.macs(size, stem, stride_in) == macs
+    assert maps == [(-(-size.height // s), -(-size.width // s)) for s in (4, 8, 16, 32)]
+
+
+@pytest.mark.parametrize(
+    "code", ["basicblock_64_1-21-21-12", "bottleneck_56_211-111111111-2111111-11112111", "Xbottleneck_56_21-21-11-21"]
+)
+def test_published_codes(code: str) -> None:
+    read, size = BlockCode.parse(code), InputSize(800, 608)
+    params, macs, _ = counted(CodedResNetSpec(read), size, "bn")
+    assert (read.params(), read.macs(size)) == (params, macs)
+
+
+def test_the_detectors_backbone_costs_the_same() -> None:
+    """`describe` and a search count whole detectors; their backbone part is the closed form's."""
+    spec = parse_detector("basicblock_16_1-21-12-2/fpn(levels=3-4,width=16)/retinanet(depth=1)@100x70")
+    assert isinstance(spec.network.backbone, CodedResNetSpec)
+    part = count_cost(build(spec.network, 2), spec.input).parts["backbone"]
+    code = spec.network.backbone.code
+    assert (part.params, part.macs) == (code.params(), code.macs(spec.input.padded()))

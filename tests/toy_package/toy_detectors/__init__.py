@@ -1,0 +1,1 @@
+"""A third party's package: what it takes to bring modules of one's own to detsearch."""
