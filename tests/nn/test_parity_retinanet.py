@@ -18,7 +18,7 @@ from detsearch.build import build
 from detsearch.errors import CheckpointError
 from detsearch.nn.backbones.weights import load_strictly, read_state
 from detsearch.nn.detector import Detector
-from detsearch.nn.structures import Detections, ImageBatch, Targets
+from detsearch.nn.structures import Detections, ImageBatch
 from detsearch.nn.torchvision_weights import from_torchvision, to_torchvision
 from tests.nn.scenes import random_targets
 
@@ -138,7 +138,9 @@ def test_losses(counts: list[int], pair: tuple[Any, Detector]) -> None:
     targets = random_targets(counts, CASES["two of different sizes"][0], CLASSES, dtype=batch.pixels.dtype)
     reference.transform = Preprocessed(batch)
     reference.training = True  # alone: its norms stay in evaluation
-    given = [{"boxes": b[v], "labels": c[v]} for b, c, v in zip(targets.boxes, targets.labels, targets.valid, strict=True)]
+    given = [
+        {"boxes": b[v], "labels": c[v]} for b, c, v in zip(targets.boxes, targets.labels, targets.valid, strict=True)
+    ]
     theirs = reference(list(batch.pixels), given)
     reference.training = False
     ours = detector.losses(batch, targets)
@@ -183,7 +185,11 @@ def test_published_files_load(reference: nn.Module, tmp_path: Path) -> None:
     for key, value in reference.state_dict().items():
         if key.endswith("num_batches_tracked"):
             continue
-        key = key.replace("blocks.0.0.", "blocks.0.").replace("blocks.1.0.", "blocks.1.").replace("blocks.2.0.", "blocks.2.")
+        key = (
+            key.replace("blocks.0.0.", "blocks.0.")
+            .replace("blocks.1.0.", "blocks.1.")
+            .replace("blocks.2.0.", "blocks.2.")
+        )
         for i in reversed(range(4)):
             key = key.replace(f"_head.conv.{i}.0.", f"_head.conv.{2 * i}.")
         old[key] = value
@@ -218,5 +224,5 @@ def _freeze(module: nn.Module) -> int:
 
 
 def test_foreign_names_are_refused() -> None:
-    with pytest.raises(CheckpointError, match="backbone.fpn.inner_blocks.7"):
+    with pytest.raises(CheckpointError, match=r"backbone\.fpn\.inner_blocks\.7"):
         from_torchvision({"backbone.fpn.inner_blocks.7.0.weight": torch.zeros(1)})

@@ -10,7 +10,9 @@ from torchvision.ops import box_iou
 from detsearch.nn.ops import matching
 from detsearch.nn.ops.matching import BACKGROUND, IGNORED, match
 
-ANCHORS = torch.tensor([[x, y, x + side, y + side] for side in (8.0, 16.0) for x in range(0, 33, 8) for y in range(0, 33, 8)])
+ANCHORS = torch.tensor(
+    [[x, y, x + side, y + side] for side in (8.0, 16.0) for x in range(0, 33, 8) for y in range(0, 33, 8)]
+)
 
 
 def _match(boxes: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:

@@ -19,7 +19,9 @@ def _candidates(images: int, count: int, classes: int, seed: int, levels: int) -
 
 
 @given(st.integers(1, 3), st.integers(0, 40), st.integers(1, 4), st.integers(0, 2**16), st.sampled_from([3, 2**20]))
-def test_equal_to_suppression_of_each_class_alone(images: int, count: int, classes: int, seed: int, levels: int) -> None:
+def test_equal_to_suppression_of_each_class_alone(
+    images: int, count: int, classes: int, seed: int, levels: int
+) -> None:
     """With many equal scores and with hardly any."""
     boxes, scores, labels, valid = _candidates(images, count, classes, seed, levels)
     found = best_per_class(boxes, scores, labels, valid, iou_threshold=0.5, keep=12)

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from detsearch.errors import ResourceError, SpecError
+from detsearch.nn.backbones.timm import TimmBackbone
+from detsearch.nn.backbones.weights import load_strictly
+from detsearch.nn.norms import GroupNorm, WSConv2d
+
+
+@pytest.mark.parametrize("norm", ["bn", "gn", "gn_ws"])
+def test_mobilenet(norm: str) -> None:
+    net = TimmBackbone("mobilenetv2_100", norm)  # type: ignore[arg-type]
+    assert net.out.levels == (2, 3, 4, 5)
+    assert net.out.channels == (24, 32, 96, 320)
+    maps = net(torch.randn(1, 3, 65, 96))
+    assert [tuple(m.shape[1:]) for m in maps] == [(24, 17, 24), (32, 9, 12), (96, 5, 6), (320, 3, 3)]
+    sum(m.square().mean() for m in maps).backward()  # type: ignore[union-attr]
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
+    norms = [m for m in net.modules() if isinstance(m, (nn.BatchNorm2d, nn.GroupNorm))]
+    assert norms
+    assert all(isinstance(m, nn.BatchNorm2d) == (norm == "bn") for m in norms)
+    for m in norms:
+        if isinstance(m, nn.GroupNorm):
+            assert m.num_groups == GroupNorm(m.num_channels).num_groups
+    convs = [m for m in net.modules() if isinstance(m, nn.Conv2d)]
+    assert all(isinstance(m, WSConv2d) == (norm == "gn_ws") for m in convs)
+
+
+def test_activations_survive_the_conversion() -> None:
+    net = TimmBackbone("mobilenetv2_100", "gn")
+    assert net.body.bn1.act.__class__.__name__ == "ReLU6"  # type: ignore[union-attr]
+    assert net.body.blocks[1][0].bn3.act.__class__.__name__ == "Identity"  # type: ignore[index,union-attr]
+
+
+def test_another_family_and_its_whole_classifier() -> None:
+    """Weights of a timm classifier under timm's names load, though a feature model names some modules otherwise."""
+    torch.manual_seed(0)
+    full = timm.create_model("convnext_atto", pretrained=False).double().eval()
+    net = TimmBackbone("convnext_atto", "bn").double().eval()
+    load_strictly(net, net.adopt(full.state_dict()), "convnext")
+    x = torch.randn(1, 3, 64, 64, dtype=torch.float64)
+    with torch.no_grad():
+        expected = full.stages[:1](full.stem(x))
+        torch.testing.assert_close(net(x)[0], expected)
+    own = net.state_dict()
+    assert net.adopt(own) == own
+
+
+def test_unknown_names_in_a_file_are_not_dropped() -> None:
+    net = TimmBackbone("mobilenetv2_100", "bn")
+    assert set(net.adopt({"conv_head.weight": torch.ones(1), "mine": torch.ones(1)})) == {"mine"}
+
+
+@pytest.mark.parametrize(
+    ("model", "norm", "text"),
+    [
+        ("mobilenetv2_10", "bn", "did you mean .*mobilenetv2_100"),
+        ("vit_tiny_patch16_224", "bn", "strides 4, 8, 16 and 32"),
+        ("swin_tiny_patch4_window7_224", "bn", "one fixed input size"),
+        ("tf_efficientnet_b0", "gn_ws", "Conv2dSame"),
+    ],
+)
+def test_models_that_do_not_fit(model: str, norm: str, text: str) -> None:
+    with pytest.raises(SpecError, match=text):
+        TimmBackbone(model, norm)  # type: ignore[arg-type]
+
+
+def test_nothing_is_downloaded_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = TimmBackbone("mobilenetv2_100", "bn")
+
+    def offline(*_: object, **asked: object) -> nn.Module:
+        assert asked["pretrained"]
+        raise FileNotFoundError("no network")
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    with pytest.raises(ResourceError, match=r"mobilenetv2_100.*no network.*local file"):
+        net.imagenet_state()
+    with pytest.raises(ResourceError, match="norm bn"):
+        TimmBackbone.imagenet_state(type("Converted", (), {"norm": "gn"})())  # type: ignore[arg-type]
