@@ -43,7 +43,7 @@ def create(path: Path, identity: Mapping[str, Any], objectives: Sequence[Objecti
     draft = path.with_suffix(".draft")
     with writing(path):
         draft.unlink(missing_ok=True)
-        storage = _storage(f"sqlite:///{draft}")
+        storage = _storage(draft, "mode=rwc")
         directions = [StudyDirection.MAXIMIZE if o.maximise else StudyDirection.MINIMIZE for o in objectives]
         study = storage.create_new_study(directions, STUDY)
         storage.set_study_user_attr(study, IDENTITY, dict(identity))
@@ -59,14 +59,13 @@ def opened(path: Path, *, readonly: bool) -> Iterator[tuple[RDBStorage, int, dic
     """Storage, study id and identity of an existing database; StudyError where it is not one of ours."""
     if not path.is_file():
         raise StudyError(str(path.parent), f"the folder of a study, with a {DATABASE}", "none")
-    url = f"sqlite:///{path}"
+    mode = "mode=rw"
     if readonly:
         # A folder that can't be written has no room for the shared index of a WAL database; nobody writes there, so
         # the file can be read as it is.
         mode = "mode=ro" if os.access(path.parent, os.W_OK) else "immutable=1"
-        url = f"sqlite:///file:{quote(str(path))}?{mode}&uri=true"
     try:
-        storage = _storage(url, skip_table_creation=True)
+        storage = _storage(path, mode, skip_table_creation=True)
         study = storage.get_study_id_from_name(STUDY)
         identity = storage.get_study_user_attrs(study)[IDENTITY]
     except (*_DEFECTS, KeyError, RuntimeError) as error:
@@ -94,9 +93,18 @@ def plain(values: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _storage(url: str, *, skip_table_creation: bool = False) -> RDBStorage:
+def _storage(path: Path, mode: str, *, skip_table_creation: bool = False) -> RDBStorage:
+    def connect() -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            f"file:{quote(str(path.absolute()))}?{mode}", uri=True, timeout=BUSY_SECONDS, check_same_thread=False
+        )
+        # With WAL a killed process loses nothing and a power cut at most the last facts, never an earlier one before
+        # a later one; waiting for the disk each time would cost more than all the rest.
+        connection.execute("PRAGMA synchronous=NORMAL")
+        return connection
+
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # it greets every new study on stderr
-    return RDBStorage(url, {"connect_args": {"timeout": BUSY_SECONDS}}, skip_table_creation=skip_table_creation)
+    return RDBStorage(f"sqlite:///{path}", {"creator": connect}, skip_table_creation=skip_table_creation)
 
 
 def _dispose(storage: RDBStorage) -> None:

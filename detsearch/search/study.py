@@ -148,7 +148,8 @@ class _Loop:
             trial = self._propose(known)
             if trial is None:
                 return Ending.EXHAUSTED
-        if trial.state is TrialState.PREEMPTED or self._worthwhile(trial, known):
+        worthwhile = trial.state is TrialState.PREEMPTED or self._worthwhile(trial, known)
+        if worthwhile and not self.stopping:  # the cost may have taken a while
             self._start(trial)
         return None
 

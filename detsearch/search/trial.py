@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -76,7 +77,10 @@ class Trial:
         return (self.finished - self.started).total_seconds()
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, the spec as its code."""
+        """Plain values that strict JSON can hold: the spec as its code, a figure that is not finite as None."""
+        metrics = None if self.metrics is None else self.metrics.to_json()
+        if metrics is not None:
+            metrics["values"] = {name: v if math.isfinite(v) else None for name, v in metrics["values"].items()}
         return {
             "number": self.number,
             "code": self.code,
@@ -86,7 +90,7 @@ class Trial:
             "origin": self.origin,
             "parents": list(self.parents),
             "cost": None if self.cost is None else self.cost.to_json(),
-            "metrics": None if self.metrics is None else self.metrics.to_json(),
+            "metrics": metrics,
             "reason": self.reason,
             "started": None if self.started is None else self.started.isoformat(),
             "finished": None if self.finished is None else self.finished.isoformat(),

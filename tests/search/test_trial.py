@@ -23,6 +23,9 @@ def test_json_is_plain() -> None:
     assert raw["code"] == "1-2"
     assert raw["parents"] == [0, 1]
     assert raw["state"] == "complete"
+    odd = Metrics(values={"ap": 0.5, "ap_small": float("nan")}, fidelity=FIDELITY)
+    strict = json.dumps(trial(0, toy(0, 0), metrics=odd).to_json(), allow_nan=False)
+    assert json.loads(strict)["metrics"]["values"] == {"ap": 0.5, "ap_small": None}
 
 
 def test_seeds_depend_on_study_and_number_only() -> None:

@@ -27,6 +27,7 @@ def run_task(pipe: Connection, folder: Path, device: str, threads: int) -> None:
     coordinator is gone, and then this process and its children end at once.
     """
     os.setsid()  # Ctrl-C in the terminal is for the coordinator; and one signal reaches this process's own children
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     folder.mkdir(parents=True, exist_ok=True)
     _log_to(folder / LOG)
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))

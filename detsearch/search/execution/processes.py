@@ -78,7 +78,7 @@ class ProcessExecutor:
         return frozenset(self._children)
 
     def submit(self, number: int, folder: Path, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
-        with _hidden_main(), _thread_variables(self._threads):
+        with _hidden_main(), _for_prepared_parent(self._threads):
             try:
                 task = bytes(ForkingPickler.dumps((function, args)))
             except Exception as error:  # whatever a __reduce__ may raise
@@ -208,13 +208,16 @@ def _hidden_main() -> Iterator[None]:
 
 
 @contextmanager
-def _thread_variables(threads: int) -> Iterator[None]:
-    """The prepared parent inherits the environment when it starts, at the first submit."""
+def _for_prepared_parent(threads: int) -> Iterator[None]:
+    """What the prepared parent inherits when the first submit starts it: the number of threads, and deafness to a
+    Ctrl-C that arrives before it has imported everything."""
     before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for name, value in before.items():
             if value is None:
                 del os.environ[name]
