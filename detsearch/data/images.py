@@ -19,9 +19,13 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_jpeg
 
 from detsearch.errors import DataError
+
+try:
+    from torchvision.io import ImageReadMode, decode_jpeg
+except ImportError:  # deprecated in torchvision 0.29, to be removed some day; then PIL reads JPEG as well
+    decode_jpeg = None
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")  # no format whose reader starts another program
 MAX_PIXELS = 89_000_000  # above it PIL warns of a decompression bomb
@@ -36,14 +40,13 @@ _DAMAGE = (
     struct.error,
     zlib.error,
     Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
 )
 
 
 def decode(path: Path) -> Tensor:
     """The image as uint8 (3, H, W), RGB. DataError where the file is missing, not an image, truncated or too large."""
     with _opened(path) as image:
-        if image.format in ("JPEG", "MPO"):
+        if decode_jpeg is not None and image.format in ("JPEG", "MPO"):
             try:
                 data = torch.from_numpy(np.fromfile(path, dtype=np.uint8))
                 pixels: Tensor = decode_jpeg(data, mode=ImageReadMode.RGB)
@@ -71,8 +74,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise DataError(str(path), "an image file", "none")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            warnings.filterwarnings("ignore", module="PIL")  # damaged metadata is no concern of ours
+            warnings.simplefilter("ignore")  # damaged metadata; too many pixels; torchvision means to drop decoding
             with Image.open(path, formats=FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise Image.DecompressionBombError(f"{image.width}x{image.height} pixels")

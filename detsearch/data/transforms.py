@@ -72,7 +72,8 @@ def prepared_size(width: int, height: int, size: InputSize, enlarge: float = 1.0
     if enlarge == 1.0 or fitted[0] >= width:
         return fitted
     factor = min(enlarge, width / fitted[0])
-    return max(1, round(fitted[0] * factor)), max(1, round(fitted[1] * factor))
+    across, down = min(width, round(fitted[0] * factor)), min(height, round(fitted[1] * factor))
+    return max(across, fitted[0]), max(down, fitted[1])
 
 
 def prepare(pixels: Tensor, size: InputSize, enlarge: float = 1.0) -> Tensor:
@@ -166,8 +167,10 @@ def _recoloured(
 def _resized(pixels: Tensor, width: int, height: int) -> Tensor:
     if (pixels.shape[2], pixels.shape[1]) == (width, height):
         return pixels
-    result: Tensor = F.resize(pixels, [height, width], antialias=True)
-    return result
+    # torch 2.15's kernel for uint8 gives wrong pixels, or fails, where the result is one pixel wide.
+    exact = pixels.float() if width == 1 else pixels
+    result: Tensor = F.resize(exact, [height, width], antialias=True)
+    return result.round().to(torch.uint8) if width == 1 else result
 
 
 def _area(boxes: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy as np
 from detsearch.data.dataset import ImageRecord
 from detsearch.data.defects import Action, Findings, Kind
 
+MAX_NUMBER = 1e9
 ROUNDING = 0.1  # pixels a box may stand out of its image without being called clipped
 
 
@@ -73,4 +73,4 @@ def finite(value: object) -> float | None:
     """`value` as a float if it is a finite number of a size that pixels can have, else None."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value) if math.isfinite(value) and abs(value) < 1e9 else None
+    return float(value) if abs(value) < MAX_NUMBER else None  # which a NaN is not, nor an infinity
