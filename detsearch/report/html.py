@@ -25,7 +25,7 @@ from detsearch.report.columns import (
     result_columns,
     unfinished_columns,
 )
-from detsearch.report.plots import front_figure, growth_figure, key
+from detsearch.report.plots import front_figure, growth_figure
 from detsearch.report.scene import growth, scene
 from detsearch.report.view import (
     StudyView,
@@ -55,7 +55,7 @@ class _Table:
 
 def html_report(view: StudyView, trials: Sequence[Trial]) -> str:
     """The page of a study. Everything from the study is escaped, and the page's own policy refuses any script but its
-    three and any load from elsewhere, so that a hostile ledger can change what is read but not what is run."""
+    two and any load from elsewhere, so that a hostile ledger can change what is read but not what is run."""
     plotly, own = get_plotlyjs().strip(), _part("page.js")
     environment = Environment(
         loader=PackageLoader("detsearch.report", TEMPLATES),
@@ -75,7 +75,7 @@ def html_report(view: StudyView, trials: Sequence[Trial]) -> str:
         ],
         tables=_tables(view, trials),
         figures={"front": _plain(front_figure(view, trials)), "growth": _plain(growth_figure(view, trials))},
-        key=key(picture),
+        key=picture.key(),
         spread=picture.x.name == "latency_ms",
         single=len(view.objectives) == 1,
         reference=[phrase(o.name, v) for o, v in zip(view.objectives, reference, strict=bool(reference))],

@@ -7,35 +7,29 @@ import html
 import math
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import plotly.graph_objects as go
 
 from detsearch.report.columns import phrase, significant
 from detsearch.report.scene import Scene, axis_title, growth, log_ticks, scene, shown
-from detsearch.report.view import StudyView, backbone_family, latency_of, lineage
+from detsearch.report.view import StudyView, latency_of, lineage
 from detsearch.search.objective import MAXIMISED, Objective
-from detsearch.search.trial import Trial, TrialState
+from detsearch.search.trial import Trial
 
 INK: Final = "#6b7280"
 GRID: Final = "rgba(127, 127, 127, 0.22)"
 FONT: Final = "system-ui, sans-serif"
 LINE: Final = "#277f8e"
 CLEAR: Final = "rgba(0, 0, 0, 0)"
-SYMBOLS: Final = ("circle", "square", "diamond", "triangle-up", "pentagon", "hexagon2", "triangle-down", "cross")
-MARKS: Final = {TrialState.PRUNED: "line-ns-open", TrialState.FAILED: "x-thin-open"}
-WAITING_MARK: Final = "circle-open"
-BEYOND_MARK: Final = "triangle-right-open"
-
-
-@dataclass(frozen=True, slots=True)
-class KeyEntry:
-    """One line of a legend: a plotly symbol and its fill."""
-
-    name: str
-    symbol: str
-    colour: str
+PLOTLY_NAMES: Final = {
+    "hexagon": "hexagon2",
+    "tick": "line-ns-open",
+    "x": "x-thin-open",
+    "ring": "circle-open",
+    "arrow": "triangle-right-open",
+}
+"""Symbols of a scene that plotly calls otherwise."""
 
 
 def front_figure(view: StudyView, trials: Sequence[Trial]) -> go.Figure:
@@ -146,7 +140,7 @@ def _points(
         error_x={"array": iqr, "thickness": 1, "width": 2, "color": INK} if picture.x.name == "latency_ms" else None,
         marker={
             "size": size,
-            "symbol": [_symbol(picture, backbone_family(trial.spec)) for trial in trials],
+            "symbol": [_symbol(picture.symbol(trial)) for trial in trials],
             "color": [picture.colours[trial.spec.input] for trial in trials],
             "line": {"width": outline, "color": INK},
             "opacity": 1,
@@ -157,8 +151,8 @@ def _points(
     )
 
 
-def _symbol(picture: Scene, family: str) -> str:
-    return SYMBOLS[picture.families.index(family) % len(SYMBOLS)]
+def _symbol(name: str) -> str:
+    return PLOTLY_NAMES.get(name, name)
 
 
 def _add_references(drawing: go.Figure, picture: Scene) -> None:
@@ -191,10 +185,7 @@ def _add_marks(drawing: go.Figure, picture: Scene) -> None:
             mode="markers",
             cliponaxis=False,
             marker={
-                "symbol": [
-                    BEYOND_MARK if cost > picture.span[1] else MARKS.get(trial.state, WAITING_MARK)
-                    for trial, cost in zip(picture.others, costs, strict=True)
-                ],
+                "symbol": [_symbol(picture.mark(trial)) for trial in picture.others],
                 "size": 9,
                 "color": INK,
                 "line": {"width": 1.5},
@@ -206,26 +197,12 @@ def _add_marks(drawing: go.Figure, picture: Scene) -> None:
     )
 
 
-def key(picture: Scene) -> dict[str, list[KeyEntry]]:
-    """What colours and symbols mean, by group: input size, backbone family, state of trials without a result."""
-    states = dict.fromkeys(trial.state for trial in picture.others)
-    marks = [KeyEntry(str(state), MARKS.get(state, WAITING_MARK), CLEAR) for state in states]
-    if any(picture.at(trial)[0] > picture.span[1] for trial in picture.others):
-        marks.append(KeyEntry("further right", BEYOND_MARK, CLEAR))
-    groups = {
-        "Input": [KeyEntry(str(size), "circle", colour) for size, colour in picture.colours.items()],
-        "Backbone": [KeyEntry(family, _symbol(picture, family), CLEAR) for family in picture.families],
-        "Without result": marks,
-    }
-    return {group: entries for group, entries in groups.items() if entries}
-
-
 def _add_legend(drawing: go.Figure, picture: Scene) -> None:
     """Entries without points: colours and symbols are two keys to the same points."""
-    for group, entries in key(picture).items():
+    for group, entries in picture.key().items():
         for entry in entries:
-            line = {"width": 1, "color": INK}
-            colour = INK if entry.symbol.endswith("-open") else entry.colour
+            symbol = _symbol(entry.symbol)
+            colour = entry.colour or (INK if symbol.endswith("-open") else CLEAR)
             drawing.add_trace(
                 go.Scatter(
                     x=[None],
@@ -234,7 +211,7 @@ def _add_legend(drawing: go.Figure, picture: Scene) -> None:
                     name=_plain(entry.name),
                     legendgroup=group,
                     legendgrouptitle={"text": group},
-                    marker={"symbol": entry.symbol, "size": 10, "color": colour, "line": line},
+                    marker={"symbol": symbol, "size": 10, "color": colour, "line": {"width": 1, "color": INK}},
                 )
             )
 

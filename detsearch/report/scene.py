@@ -22,11 +22,28 @@ TRIAL_NUMBER: Final = Objective("number", maximise=False)
 PALETTE: Final = ("#46327e", "#365c8d", "#277f8e", "#1fa187", "#4ac16d", "#a0da39")
 """Input sizes from small to large: viridis without its ends, ordered in lightness too, so that grey print keeps it."""
 
+SYMBOLS: Final = ("circle", "square", "diamond", "triangle-up", "pentagon", "hexagon", "triangle-down", "cross")
+"""Backbone families in alphabetical order; more than these share symbols."""
+
+MARKS: Final = {TrialState.PRUNED: "tick", TrialState.FAILED: "x"}
+WAITING_MARK: Final = "ring"
+BEYOND_MARK: Final = "arrow"
+"""How trials without a result are marked on the cost axis."""
+
 LOG_RATIO: Final = 20.0
 """Costs that differ by more than this are drawn on a logarithmic axis."""
 
 MARGIN: Final = 0.07
 """Room left of and right of the points, as a share of the axis."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyEntry:
+    """What one symbol means, and its colour; None where the symbol is not filled."""
+
+    name: str
+    symbol: str
+    colour: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +74,27 @@ class Scene:
     def inside(self, position: float) -> float:
         """A position on the x axis, moved to the edge if it is beyond it."""
         return min(max(position, self.span[0]), self.span[1])
+
+    def symbol(self, trial: Trial) -> str:
+        return SYMBOLS[self.families.index(backbone_family(trial.spec)) % len(SYMBOLS)]
+
+    def mark(self, trial: Trial) -> str:
+        """The symbol of a trial without a result."""
+        return BEYOND_MARK if self.at(trial)[0] > self.span[1] else MARKS.get(trial.state, WAITING_MARK)
+
+    def key(self) -> dict[str, list[KeyEntry]]:
+        """What colours and symbols mean, by group; groups without entries are left out."""
+        marks = {}
+        for trial in self.others:
+            mark = self.mark(trial)
+            name = {BEYOND_MARK: "further right", WAITING_MARK: "not finished"}.get(mark, str(trial.state))
+            marks[mark] = KeyEntry(name, mark)
+        groups = {
+            "Input": [KeyEntry(str(size), SYMBOLS[0], colour) for size, colour in self.colours.items()],
+            "Backbone": [KeyEntry(name, SYMBOLS[i % len(SYMBOLS)]) for i, name in enumerate(self.families)],
+            "Without result": list(marks.values()),
+        }
+        return {group: entries for group, entries in groups.items() if entries}
 
     def right_half(self, position: float) -> bool:
         """Is a position on the x axis nearer to its end? There labels go to the left."""

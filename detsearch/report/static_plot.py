@@ -10,13 +10,31 @@ from typing import Any, Final
 from detsearch.errors import ResourceError
 from detsearch.report.columns import significant
 from detsearch.report.scene import Scene, axis_title, log_ticks, scene, shown
-from detsearch.report.view import StudyView, backbone_family, latency_of
-from detsearch.search.trial import Trial, TrialState
+from detsearch.report.view import StudyView, latency_of
+from detsearch.search.trial import Trial
 
 INK: Final = "#1b1f24"
 MUTED: Final = "#5b6470"
-SYMBOLS: Final = ("o", "s", "D", "^", "p", "h", "v", "P")
-MARKS: Final = {TrialState.PRUNED: "|", TrialState.FAILED: "x"}
+MARKERS: Final = {
+    "circle": "o",
+    "square": "s",
+    "diamond": "D",
+    "triangle-up": "^",
+    "pentagon": "p",
+    "hexagon": "h",
+    "triangle-down": "v",
+    "cross": "P",
+    "tick": "|",
+    "x": "x",
+    "ring": "o",
+    "arrow": ">",
+}
+STYLE: Final[dict[Any, Any]] = {
+    "font.size": 9,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "detsearch",  # else every drawing has ids of its own
+    "text.parse_math": False,  # names are literal text
+}
 FORMATS: Final = (".png", ".svg", ".pdf")
 
 
@@ -34,7 +52,12 @@ def save_front(path: Path, view: StudyView, trials: Sequence[Trial]) -> None:
     if path.suffix not in FORMATS:
         raise ResourceError(str(path), f"a name that ends in {', '.join(FORMATS)}", repr(path.suffix))
     picture = scene(view, trials)
-    style = {"font.size": 9, "svg.fonttype": "none", "svg.hashsalt": "detsearch", "text.parse_math": False}
+    style: dict[Any, Any] = {
+        "font.size": 9,
+        "svg.fonttype": "none",
+        "svg.hashsalt": "detsearch",
+        "text.parse_math": False,
+    }
     with matplotlib.rc_context(style):
         drawing = Figure(figsize=(7.2, 4.2), layout="constrained")
         plot, strip = drawing.subplots(2, 1, sharex=True, height_ratios=(14, 1))
@@ -51,10 +74,8 @@ def save_front(path: Path, view: StudyView, trials: Sequence[Trial]) -> None:
 
 def _draw_front(plot: Any, picture: Scene) -> None:
     if picture.step:
-        x, y = zip(*picture.step, strict=True)
-        plot.plot(
-            [shown(picture.x, v) for v in x], [shown(picture.y, v) for v in y], color=MUTED, linewidth=1, zorder=1
-        )
+        corners = [(shown(picture.x, x), shown(picture.y, y)) for x, y in picture.step]
+        plot.plot(*zip(*corners, strict=True), color=MUTED, linewidth=1, zorder=1)
     for trials, size, outline in ((picture.dominated, 22, 0.4), (picture.front, 60, 1.0)):
         for trial in trials:
             x, y = picture.at(trial)
@@ -62,7 +83,7 @@ def _draw_front(plot: Any, picture: Scene) -> None:
             latency = latency_of(trial) if picture.x.name == "latency_ms" else None
             if latency is not None:
                 plot.errorbar(*place, xerr=latency.iqr_ms / 2, color=MUTED, linewidth=0.8, capsize=1.5, zorder=1.5)
-            marker, colour = _symbol(picture, backbone_family(trial.spec)), picture.colours[trial.spec.input]
+            marker, colour = MARKERS[picture.symbol(trial)], picture.colours[trial.spec.input]
             plot.scatter(*place, s=size, marker=marker, color=colour, edgecolors=INK, linewidths=outline, zorder=2)
             if trials is picture.front:
                 plot.annotate(
@@ -79,11 +100,10 @@ def _draw_front(plot: Any, picture: Scene) -> None:
 def _draw_marks(strip: Any, picture: Scene) -> None:
     """Trials without a result at their cost; those beyond the axis at its edge."""
     for trial in picture.others:
-        cost = picture.at(trial)[0]
-        marker = ">" if cost > picture.span[1] else MARKS.get(trial.state, "o")
-        face = {} if marker in MARKS.values() else {"facecolors": "none"}
-        position = shown(picture.x, picture.inside(cost))
-        strip.scatter(position, 0, s=26, marker=marker, color=MUTED, linewidths=1, clip_on=False, **face)
+        mark = picture.mark(trial)
+        face = {} if mark in ("tick", "x") else {"facecolors": "none"}  # those two have no inside
+        position = shown(picture.x, picture.inside(picture.at(trial)[0]))
+        strip.scatter(position, 0, s=26, marker=MARKERS[mark], color=MUTED, linewidths=1, clip_on=False, **face)
 
 
 def _draw_axes(plot: Any, strip: Any, picture: Scene) -> None:
@@ -124,18 +144,18 @@ def _draw_axes(plot: Any, strip: Any, picture: Scene) -> None:
 def _draw_legend(drawing: Any, picture: Scene) -> None:
     from matplotlib.lines import Line2D
 
-    def entry(label: str, marker: str, colour: str) -> Any:
-        return Line2D([], [], linestyle="", marker=marker, markerfacecolor=colour, markeredgecolor=INK, label=label)
-
-    entries = [entry(str(size), "o", colour) for size, colour in picture.colours.items()]
-    entries += [entry(family, _symbol(picture, family), "none") for family in picture.families]
-    states = dict.fromkeys(trial.state for trial in picture.others)
-    entries += [entry(str(state), MARKS.get(state, "o"), "none") for state in states]
-    if any(picture.at(trial)[0] > picture.span[1] for trial in picture.others):
-        entries.append(entry("further right", ">", "none"))
+    entries = [
+        Line2D(
+            [],
+            [],
+            linestyle="",
+            marker=MARKERS[entry.symbol],
+            markerfacecolor=entry.colour or "none",
+            markeredgecolor=INK,
+            label=entry.name,
+        )
+        for group in picture.key().values()
+        for entry in group
+    ]
     if entries:
         drawing.legend(handles=entries, loc="outside right upper", frameon=False, fontsize=8, handletextpad=0.3)
-
-
-def _symbol(picture: Scene, family: str) -> str:
-    return SYMBOLS[picture.families.index(family) % len(SYMBOLS)]
