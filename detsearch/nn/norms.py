@@ -29,11 +29,11 @@ class WSConv2d(nn.Conv2d):
     def standardised(self) -> Tensor:
         # One filter per channel of a batch norm without statistics: the same formula as one differentiable kernel.
         flat = self.weight.reshape(1, self.out_channels, -1)
-        weight: Tensor = F.batch_norm(flat, None, None, training=True, momentum=0.0, eps=WS_EPS).view_as(self.weight)
-        return weight
+        return F.batch_norm(flat, None, None, training=True, momentum=0.0, eps=WS_EPS).view_as(self.weight)
 
     def forward(self, input: Tensor) -> Tensor:
-        return self._conv_forward(input, self.standardised(), self.bias)
+        output: Tensor = self._conv_forward(input, self.standardised(), self.bias)
+        return output
 
 
 class GroupNorm(nn.GroupNorm):

@@ -97,8 +97,8 @@ class RetinaNetHead(nn.Module):
             labels = targets.labels.gather(1, rows)
             boxes = boxes.gather(1, rows[..., None].expand(-1, -1, 4))
         focal = focal_loss(logits, labels, positive, counted, alpha=self.alpha, gamma=self.gamma)
-        wanted = torch.where(positive[..., None], box_ops.encode(boxes, anchors), 0.0)
-        off = torch.where(positive[..., None], deltas - wanted, 0.0).abs().sum(dim=(1, 2))
+        # Chosen before the L1, so that what padding encodes to (log 0) reaches neither the value nor the gradient.
+        off = torch.where(positive[..., None], deltas - box_ops.encode(boxes, anchors), 0.0).abs().sum(dim=(1, 2))
         return {"classification": (focal / number).mean(), "box": (off / number).mean()}
 
     @torch.no_grad()

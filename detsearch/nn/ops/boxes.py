@@ -19,8 +19,9 @@ def iou(a: Tensor, b: Tensor) -> Tensor:
     bx1, by1, bx2, by2 = (coordinate.unsqueeze(-2).contiguous() for coordinate in b.unbind(-1))
     width = (torch.minimum(ax2, bx2) - torch.maximum(ax1, bx1)).clamp_(min=0)
     overlap = (torch.minimum(ay2, by2) - torch.maximum(ay1, by1)).clamp_(min=0).mul_(width)
-    union = ((ax2 - ax1) * (ay2 - ay1) + (bx2 - bx1) * (by2 - by1)).sub_(overlap)
-    return overlap.div_(union.clamp_(min=torch.finfo(union.dtype).tiny))
+    area = (ax2 - ax1) * (ay2 - ay1) + torch.finfo(a.dtype).tiny  # lost in rounding unless both areas are 0
+    union = (area + (bx2 - bx1) * (by2 - by1)).sub_(overlap)
+    return overlap.div_(union)
 
 
 def encode(boxes: Tensor, anchors: Tensor) -> Tensor:

@@ -16,12 +16,12 @@ def focal_loss(
     nothing. Nearly every target is 0, so all terms are taken as such and the few others put right: there is no
     (B, A, C) tensor of targets.
     """
-    background = _term(logits, 1 - alpha, gamma).sum(dim=-1)
+    background = (1 - alpha) * _term(logits, gamma).sum(dim=-1)
     own = logits.gather(-1, labels[..., None]).squeeze(-1)
-    change = _term(-own, alpha, gamma) - _term(own, 1 - alpha, gamma)
+    change = alpha * _term(-own, gamma) - (1 - alpha) * _term(own, gamma)
     return (torch.where(counted, background, 0.0) + torch.where(positive, change, 0.0)).sum(dim=-1)
 
 
-def _term(logits: Tensor, weight: float, gamma: float) -> Tensor:
-    """-weight (1 - p)^gamma log p with p = sigmoid(-logits), the probability given to what is right."""
-    return weight * logits.sigmoid().pow(gamma) * F.softplus(logits)
+def _term(logits: Tensor, gamma: float) -> Tensor:
+    """-(1 - p)^gamma log p with p = sigmoid(-logits), the probability given to what is right."""
+    return logits.sigmoid().pow(gamma) * F.softplus(logits)

@@ -11,8 +11,9 @@ from detsearch.nn.ops.boxes import iou
 
 BACKGROUND: Final = -1
 IGNORED: Final = -2
-PAIRS: Final = 2**22
-"""Pairs of object and anchor compared at once: bounds the memory of the IoU matrix (a few such tensors live)."""
+PAIRS: Final = 2**20
+"""Pairs of object and anchor compared at once: bounds the memory of the IoU matrix (a few such tensors live), and more
+falls out of a CPU's cache, which takes twice the time."""
 
 
 @torch.no_grad()
@@ -33,7 +34,7 @@ def match(boxes: Tensor, valid: Tensor, anchors: Tensor, *, high: float, low: fl
 
 
 def _match(boxes: Tensor, valid: Tensor, anchors: Tensor, high: float, low: float) -> Tensor:
-    overlap = iou(boxes, anchors).masked_fill_(~valid[..., None], -1.0)
+    overlap = iou(boxes.masked_fill(~valid[..., None], 0.0), anchors)  # a row of padding has no area, so IoU 0
     best, index = overlap.max(dim=1)
     most = overlap.amax(dim=2, keepdim=True)
     most.masked_fill_(most <= 0, 2.0)  # out of reach: neither a padding row nor an untouched object claims anchors

@@ -15,7 +15,8 @@ def best_per_class(
     """The `keep` best of (B, K) candidates after suppression among those of the same image and class.
 
     Exact: each class of each image is suppressed alone (boxes moved apart by class offsets lose digits and compare all
-    with all). Equal scores keep the order in which they came. One wait for the device, for the sizes of the groups.
+    with all). Equal scores keep the order in which they came. The device is waited for only to learn the groups, and in
+    each group's suppression.
     """
     images, count = scores.shape
     scores, order = scores.masked_fill(~valid, -1.0).sort(dim=1, descending=True, stable=True)

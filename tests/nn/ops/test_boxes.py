@@ -12,7 +12,9 @@ from detsearch.nn.ops.boxes import clip, decode, encode, iou
 def _boxes(count: int, seed: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     corner = torch.rand((count, 2), generator=generator, dtype=dtype) * 100 - 20
-    side = torch.rand((count, 2), generator=generator, dtype=dtype) * 60 + 0.5
+    side = (
+        torch.rand((count, 2), generator=generator, dtype=dtype) * 60 + 2
+    )  # ratios of sides below the bound of decode
     return torch.cat([corner, corner + side], dim=1)
 
 
