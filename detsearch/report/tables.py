@@ -11,7 +11,6 @@ from rich.text import Text
 
 from detsearch.report.columns import (
     NUMBER,
-    ORIGIN,
     STATE,
     Column,
     failed_columns,
@@ -26,6 +25,7 @@ from detsearch.report.view import (
     count,
     front_by_cost,
     in_state,
+    lineage,
     provenance,
     state_counts,
     steadiness,
@@ -116,11 +116,11 @@ def markdown_report(view: StudyView, trials: Sequence[Trial]) -> str:
 
 
 def terminal_table(trials: Sequence[Trial], objectives: Sequence[Objective]) -> Table:
-    """All trials for `study show`: state, figures, origin, and the code, under it the reason where there is one. A
+    """All trials for `study show`: state, figures, the code, under it the origin and the reason where there is one. A
     trial of the front is starred. Text is literal: nothing in it is read as rich markup."""
     starred = {trial.number for trial in front(trials, objectives)}
     names = list(dict.fromkeys([*(objective.name for objective in objectives), "latency_ms", "params"]))
-    columns = [NUMBER, STATE, *figure_columns(trials, names), ORIGIN]
+    columns = [NUMBER, STATE, *figure_columns(trials, names)]
     table = Table(
         box=box.SIMPLE_HEAD,
         caption=Text(f"* on the front; {steadiness(trials)}"),
@@ -129,12 +129,12 @@ def terminal_table(trials: Sequence[Trial], objectives: Sequence[Objective]) -> 
     )
     table.add_column("")
     for column in columns:
-        table.add_column(Text(column.header), justify="right" if column.kind == "number" else "left", no_wrap=True)
+        header = Text(column.header.replace(" (", "\n("))  # narrow columns leave room for the code
+        table.add_column(header, justify="right" if column.kind == "number" else "left", no_wrap=True)
     table.add_column("Detector", overflow="fold")
     for trial in trials:
         what = Text(trial.code)
-        if trial.reason:
-            what.append(f"\n{trial.reason}", style="dim")
+        what.append("\n" + "; ".join(filter(None, (lineage(trial), trial.reason))), style="not bold dim")
         table.add_row(
             Text("*" if trial.number in starred else ""),
             *(Text(column.text(trial)) for column in columns),
