@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from detsearch.search.trial import Proposal, Strategy, Trial, TrialState, proposal_rng
-from tests.search.toy import TOY_CODEC, ToySpace, toy, trial
+from tests.search.toy import ToySpace, code, toy, trial
 
 SPACE = ToySpace((6, 6))
 
@@ -87,7 +87,7 @@ print([(t.code, t.origin, t.parents) for t in played({self.source}, 30, seed=3, 
     @staticmethod
     def _spec(proposal: Proposal | None) -> str:
         assert proposal is not None
-        return TOY_CODEC.format(proposal.spec)
+        return code(proposal.spec)
 
 
 def _environment(salt: str) -> dict[str, str]:

@@ -17,7 +17,8 @@ from detsearch.search.ledger import Ledger, read_study
 from detsearch.search.objective import Objective
 from detsearch.search.trial import Proposal, Trial, TrialState
 from detsearch.types import Fidelity, Metrics
-from tests.search.toy import FIDELITY, OBJECTIVES, TOY_CODEC, cost, metrics, toy
+from tests.search.codec import TOY_CODEC
+from tests.search.toy import FIDELITY, OBJECTIVES, cost, metrics, toy
 
 IDENTITY = {"space": "toy", "seed": 3, "recipe": {"training": {"epochs": 3, "lr": 0.1}}}
 ELSEWHERE = Owner("another-host.invalid", 1, 0.0)

@@ -28,10 +28,10 @@ from detsearch.search.random_search import RandomSearch
 from detsearch.search.study import Ending, Search, StudyEvent, run_study
 from detsearch.search.trial import Trial, TrialContext, TrialInterrupted, TrialState, proposal_rng
 from detsearch.types import CostMetrics, Fidelity, Latency, Metrics
+from tests.search.codec import TOY_CODEC
 from tests.search.toy import (
     FIDELITY,
     OBJECTIVES,
-    TOY_CODEC,
     ToySpace,
     cost,
     depths,

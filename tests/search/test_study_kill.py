@@ -13,7 +13,7 @@ from pathlib import Path
 
 from detsearch.search.ledger import read_study
 from detsearch.search.trial import TrialState
-from tests.search.toy import TOY_CODEC
+from tests.search.codec import TOY_CODEC
 
 KILLS, TRIALS, EPOCHS = 12, 16, 10
 
@@ -27,6 +27,7 @@ from detsearch.search.ledger import Ledger
 from detsearch.search.study import Search, run_study
 from detsearch.types import Fidelity
 from tests.search.toy import *
+from tests.search.codec import TOY_CODEC
 
 def coordinate():
     search = Search(

@@ -1,4 +1,5 @@
-"""A product space with closed-form accuracy and cost, as real DetectorSpecs: nothing is trained."""
+"""A product space with closed-form accuracy and cost, as real DetectorSpecs: nothing is trained. Imports little,
+since the processes of trials import it too."""
 
 from __future__ import annotations
 
@@ -13,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from detsearch.arch.spec import DetectorSpec, ModuleSpec, NetworkSpec
-from detsearch.search.ledger import Codec
 from detsearch.search.objective import Objective
 from detsearch.search.trial import Trial, TrialContext, TrialInterrupted, TrialState
 from detsearch.types import CostMetrics, Fidelity, InputSize, Metrics
@@ -46,9 +46,12 @@ def leq(a: DetectorSpec, b: DetectorSpec) -> bool:
     return all(x <= y for x, y in zip(depths(a), depths(b), strict=True))
 
 
-TOY_CODEC = Codec(
-    format=lambda spec: "-".join(map(str, depths(spec))), parse=lambda text: toy(*map(int, text.split("-")))
-)
+def code(spec: DetectorSpec) -> str:
+    return "-".join(map(str, depths(spec)))
+
+
+def parse(text: str) -> DetectorSpec:
+    return toy(*map(int, text.split("-")))
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,7 @@ def trial(number: int, spec: DetectorSpec, state: TrialState = TrialState.COMPLE
     complete = state is TrialState.COMPLETE
     values: dict[str, object] = {
         "number": number,
-        "code": TOY_CODEC.format(spec),
+        "code": code(spec),
         "spec": spec,
         "state": state,
         "fidelity": FIDELITY,
