@@ -126,6 +126,7 @@ def terminal_table(trials: Sequence[Trial], objectives: Sequence[Objective]) -> 
         caption=Text(f"* on the front; {steadiness(trials)}"),
         caption_justify="left",
         pad_edge=False,
+        collapse_padding=True,
     )
     table.add_column("")
     for column in columns:
