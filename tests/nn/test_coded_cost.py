@@ -53,8 +53,10 @@ def test_closed_form_equals_counted_cost(block: Block, data: st.DataObject) -> N
 @pytest.mark.parametrize(
     "code", ["basicblock_64_1-21-21-12", "bottleneck_56_211-111111111-2111111-11112111", "Xbottleneck_56_21-21-11-21"]
 )
-def test_published_codes(code: str) -> None:
-    read, size = BlockCode.parse(code), InputSize(800, 608)
+@pytest.mark.parametrize("size", [InputSize(800, 608), InputSize(333, 217)], ids=str)
+def test_published_codes(code: str, size: InputSize) -> None:
+    """The second size is odd at every stride."""
+    read = BlockCode.parse(code)
     params, macs, _ = counted(CodedResNetSpec(read), size, "bn")
     assert (read.params(), read.macs(size)) == (params, macs)
 
