@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 
 import typer
@@ -57,6 +58,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return OK
     except DetsearchError as error:  # a run that ended for a reason that is nobody's mistake, such as a diverged loss
         log(f"detsearch: {error}", error=True)
+        return DEFECT
+    except Exception:  # a defect of ours: all that is known about it, for the report of it
+        traceback.print_exc()
+        log("detsearch: this is a defect of detsearch, not of your input; please report it with the lines above")
         return DEFECT
     return status if isinstance(status, int) else OK
 

@@ -99,11 +99,15 @@ class LineProgress:
     def start(self, done: int, steps: int) -> None:
         self._first = self._done = done
         self._steps, self._began = steps, self._clock()
+        self._said = ""
 
     def advance(self, done: int) -> None:
         self._done = done
 
     def say(self, message: str) -> None:
+        if message == self._said:  # the last step of an epoch may be due for a report on both accounts
+            return
+        self._said = message
         left = "unknown"
         if self._done > self._first:
             per_step = (self._clock() - self._began) / (self._done - self._first)

@@ -1,0 +1,6 @@
+"""``python -m detsearch``."""
+
+from detsearch.cli.main import main
+
+if __name__ == "__main__":
+    main()

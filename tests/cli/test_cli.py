@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from detsearch import __version__
+from detsearch.cli.main import DEFECT, MENDABLE, OK, run
+from tests.runs.conftest import DATA, TINY
+
+Out = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def data_file(tmp_path: Path) -> Path:
+    path = tmp_path / "data.yaml"
+    path.write_text(yaml.safe_dump(DATA))
+    return path
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path, data_file: Path, capsys: Out) -> Path:
+    """A detector trained for a step."""
+    out = tmp_path / "trained"
+    command = ["train", TINY, "--data", str(data_file), "--out", str(out), "--epochs", "1", "--device", "cpu"]
+    assert run([*command, "--set", "training.batch=8"]) == OK
+    capsys.readouterr()
+    return out / "checkpoint.pt"
+
+
+COMMANDS = [
+    "demo", "data check", "describe", "search structure", "study show", "report", "train", "eval", "predict", "latency",
+    "modules", "schema",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str, capsys: Out) -> None:
+    assert run([*command.split(), "--help"]) == OK
+    text = capsys.readouterr().out
+    assert "Usage" in text
+    assert len(text.splitlines()) > 5
+
+
+def test_version_and_no_arguments(capsys: Out) -> None:
+    assert run(["--version"]) == OK
+    assert __version__ in capsys.readouterr().out
+    assert run([]) == MENDABLE
+    assert "search" in capsys.readouterr().out
+
+
+def test_describe_prints_json_by_part(capsys: Out) -> None:
+    assert run(["describe", "retinanet_slim", "--input", "128x128", "--classes", "3", "--json"]) == OK
+    found = json.loads(capsys.readouterr().out)
+    assert found["input"] == "128x128"
+    assert set(found["parts"]) == {"backbone", "neck", "proposals", "head"}
+    assert found["params"] == sum(part["params"] for part in found["parts"].values())
+
+
+def test_describe_reads_a_file(tmp_path: Path, capsys: Out) -> None:
+    path = tmp_path / "mine.txt"
+    path.write_text(TINY + "\n")
+    assert run(["describe", str(path)]) == OK
+    assert TINY in capsys.readouterr().out
+
+
+def test_latency_states_both_ends(capsys: Out) -> None:
+    assert run(["latency", TINY, "--device", "cpu", "--runs", "3", "--seconds", "0.01", "--json"]) == OK
+    found = json.loads(capsys.readouterr().out)
+    assert found["median_ms"] > 0
+    assert {"includes", "excludes", "device_name", "threads", "warmup"} <= set(found["protocol"])
+
+
+def test_data_check(data_file: Path, tmp_path: Path, capsys: Out) -> None:
+    assert run(["data", "check", str(data_file), "--samples", str(tmp_path / "drawn"), "-n", "2", "--json"]) == OK
+    found = json.loads(capsys.readouterr().out)
+    assert found["splits"]["train"]["images"] == 8
+    assert len(found["drawn"]) == len(list((tmp_path / "drawn").glob("*.png"))) == 6
+    assert run(["data", "check", "synthetic"]) == OK
+    assert "train: " in capsys.readouterr().out
+
+
+def test_data_check_of_broken_data_is_2(tmp_path: Path, capsys: Out) -> None:
+    images = [{"id": 1, "file_name": "gone.jpg", "width": 9, "height": 9}]
+    content = {"images": images, "annotations": [], "categories": [{"id": 1, "name": "x"}]}
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    path = tmp_path / "coco.yaml"
+    path.write_text("format: coco\nroot: .\nsplits: {train: {images: ., annotations: a.json}}\n")
+    assert run(["data", "check", str(path), "--samples", str(tmp_path / "drawn")]) == MENDABLE
+    assert "gone.jpg" in capsys.readouterr().out
+    assert not (tmp_path / "drawn").exists()
+
+
+def test_eval_and_predict(checkpoint: Path, data_file: Path, tmp_path: Path, capsys: Out) -> None:
+    assert run(["eval", str(checkpoint), "--data", str(data_file), "--split", "val+test", "--json"]) == OK
+    found = json.loads(capsys.readouterr().out)
+    assert found["images"] == 8
+    assert {"ap", "ap50", "voc_ap50", "per_class"} <= set(found)
+    assert run(["eval", str(checkpoint), "--data", str(data_file)]) == OK
+    assert "AP50" in capsys.readouterr().out
+
+    assert run(["data", "check", str(data_file), "--samples", str(tmp_path / "images"), "-n", "1"]) == OK
+    capsys.readouterr()
+    command = ["predict", str(checkpoint), str(tmp_path / "images"), "--out", str(tmp_path / "out"), "--threshold", "0"]
+    assert run([*command, "--json"]) == OK
+    answers = json.loads(capsys.readouterr().out)
+    assert len(answers) == 3
+    for answer in answers:
+        assert Path(answer["drawn"]).is_file()
+        for detection in answer["detections"]:
+            assert 0 <= detection["score"] <= 1
+            x1, y1, x2, y2 = detection["box"]
+            assert 0 <= x1 <= x2 <= 64
+            assert 0 <= y1 <= y2 <= 64
+
+
+def test_modules_and_schema(capsys: Out) -> None:
+    assert run(["modules", "--json"]) == OK
+    assert "fpn" in {row["token"] for row in json.loads(capsys.readouterr().out)["modules"]}
+    assert run(["schema", "search"]) == OK
+    schema = json.loads(capsys.readouterr().out)
+    assert schema["additionalProperties"] is False
+    assert "budget" in schema["properties"]
+
+
+def _not_a_checkpoint(folder: Path) -> str:
+    path = folder / "other.pt"
+    torch.save({"weights": torch.zeros(1)}, path)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["describe", "resnet5/fpn/retinanet@64x64"],
+        ["describe", "resnet18/retinanet@512x512"],
+        ["describe", "resnet18/fpn/retinanet@64x64"],
+        ["describe", "retinanet_slim", "--input", "64"],
+        ["describe", "retinanet_slim", "--classes", "0"],
+        ["describe"],
+        ["describe", "retinanet_slim", "--colour"],
+        ["dscribe"],
+        ["data", "check", "nosuch.yaml"],
+        ["train", TINY],
+        ["train", TINY, "--data", "nosuch.yaml"],
+        ["train", TINY, "--data", "synthetic", "--set", "training.epoch=1"],
+        ["train", TINY, "--data", "synthetic", "--set", "training.epochs=many"],
+        ["train", TINY, "--data", "synthetic", "--set", "weights=nosuch.pt"],
+        ["train", TINY, "--data", "synthetic", "--device", "cuda:99"],
+        ["train", "--study", "nosuch", "--trial", "0"],
+        ["train", "--study", "nosuch"],
+        ["search", "structure"],
+        ["search", "structure", "--recipe", "nosuch.yaml"],
+        ["search", "structure", "--data", "synthetic", "--set", "space.backbone=[resnet5]"],
+        ["search", "structure", "--data", "synthetic", "--set", "space.spine=[resnet18]"],
+        ["search", "structure", "--data", "synthetic", "--set", "limits=[speed]"],
+        ["study", "show", "nosuch"],
+        ["report", "nosuch"],
+        ["eval", "nosuch.pt", "--data", "synthetic"],
+        ["predict", "nosuch.pt", "a.jpg"],
+        ["latency", "nosuch.pt"],
+        ["latency", "retinanet_slim", "--device", "warp"],
+        ["schema", "cake"],
+    ],
+    ids=" ".join,
+)
+def test_what_the_user_can_mend_is_one_line_and_2(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Out
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(command) == MENDABLE
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert len(printed.err.strip().splitlines()) == 1, printed.err
+    assert printed.err.startswith("detsearch: ")
+    assert not list(tmp_path.rglob("checkpoint.pt"))
+
+
+def test_a_file_that_is_no_checkpoint(tmp_path: Path, capsys: Out) -> None:
+    assert run(["eval", _not_a_checkpoint(tmp_path), "--data", "synthetic"]) == MENDABLE
+    assert "checkpoint" in capsys.readouterr().err
+
+
+def test_a_defect_of_ours_is_1(monkeypatch: pytest.MonkeyPatch, capsys: Out) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("in our code")
+
+    monkeypatch.setattr("detsearch.runs.inspect.describe", broken)
+    assert run(["describe", "retinanet_slim"]) == DEFECT
+    assert "in our code" in capsys.readouterr().err
+
+
+def test_a_loss_that_diverges_ends_the_run_with_its_reason(data_file: Path, tmp_path: Path, capsys: Out) -> None:
+    command = ["train", TINY, "--data", str(data_file), "--out", str(tmp_path / "run"), "--device", "cpu"]
+    settings = [
+        "--set",
+        "training.lr=100",
+        "--set",
+        "training.base_batch=1",
+        "--set",
+        "training.clip_norm=null",
+        "--set",
+        "training.warmup_steps=0",
+    ]
+    assert (
+        run([*command, *settings, "--set", "training.batch=8", "--set", "training.momentum=0.99", "--epochs", "40"])
+        == DEFECT
+    )
+    assert "loss classification is nan" in capsys.readouterr().err

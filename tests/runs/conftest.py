@@ -1,0 +1,53 @@
+"""Runs small enough for a test: synthetic images, a detector of a few thousand weights, one epoch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+TINY = "basicblock_4_1-2-2-2/fpn(levels=4-5,width=8)/retinanet(depth=1)/gn@64x64"
+
+DATA = {
+    "format": "synthetic",
+    "width": 64,
+    "height": 64,
+    "splits": {
+        "train": {"images": 8, "seed": 1},
+        "val": {"images": 4, "seed": 2},
+        "test": {"images": 4, "seed": 3},
+    },
+}
+
+
+@pytest.fixture
+def data_file(tmp_path: Path) -> Path:
+    """A synthetic set of 16 small images."""
+    path = tmp_path / "data.yaml"
+    path.write_text(yaml.safe_dump(DATA))
+    return path
+
+
+@pytest.fixture
+def search_file(tmp_path: Path, data_file: Path) -> Path:
+    """The recipe of a search of three short trials in a space of six detectors."""
+    recipe: dict[str, Any] = {
+        "data": {"file": str(data_file), "test": "test"},
+        "space": {
+            "backbone": ["basicblock_4_1-2-2-2", "basicblock_4_1-2-2-21", "basicblock_8_1-2-2-2"],
+            "neck": ["fpn(levels=4-5,width=8)"],
+            "head": ["retinanet(depth=1)"],
+            "norm": ["gn"],
+            "input": ["64x64", "96x96"],
+        },
+        "training": {"epochs": 2, "batch": 4, "warmup_steps": 1},
+        "search": {"initial": 2, "prune": False},
+        "budget": {"trials": 3},
+        "execution": {"workers": 2},
+        "latency": {"warmup": 1, "runs": 3, "seconds": 0.01},
+    }
+    path = tmp_path / "search.yaml"
+    path.write_text(yaml.safe_dump(recipe))
+    return path

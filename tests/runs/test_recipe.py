@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from detsearch.errors import RecipeError, ResourceError
+from detsearch.runs.recipe import builtin_recipe, load_recipe, to_yaml, write_recipe
+from detsearch.runs.settings import SearchRecipe, TrainRecipe
+
+RECIPES = Path(__file__).resolve().parents[2] / "recipes"
+
+
+def test_settings_and_options_override_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("detector: retinanet_slim\ndata: {file: d.yaml}\ntraining: {epochs: 3, lr: 0.5}\n")
+    recipe = load_recipe(TrainRecipe, path, ["training.epochs=5", "data.train=train+val"], {"seed": 7, "device": None})
+    assert (recipe.training.epochs, recipe.training.lr) == (5, 0.5)
+    assert (recipe.data.train, recipe.seed, recipe.device) == ("train+val", 7, "auto")
+
+
+def test_what_was_used_can_be_read_again(tmp_path: Path) -> None:
+    recipe = load_recipe(SearchRecipe, builtin_recipe("demo"), ["seed=3"])
+    write_recipe(recipe, tmp_path / "recipe.yaml")
+    assert load_recipe(SearchRecipe, tmp_path / "recipe.yaml") == recipe
+    assert yaml.safe_load(to_yaml(recipe)) == json.loads(recipe.model_dump_json())
+
+
+@pytest.mark.parametrize(
+    ("text", "settings", "named"),
+    [
+        ("detector: x\ndata: {file: d}\ntrainin: {}\n", [], "trainin"),
+        ("detector: x\ndata: {file: d}\ntraining: {epochs: many}\n", [], "training.epochs"),
+        ("detector: x\ndata: {file: d}\ntraining: {epochs: 0}\n", [], "training.epochs"),
+        ("detector: x\n", [], "data"),
+        ("detector: x\ndata: [1]\n", [], "data"),
+        ("detector: x\ndata: {file: d}\n", ["training.lr=.nan"], "training.lr"),
+        ("detector: x\ndata: {file: d}\n", ["training"], "--set"),
+        ("detector: x\ndata: {file: d}\n", ["seed=1", "seed.epochs=1"], "seed"),
+        ("detector: x\ndata: {file: d}\n", ["training.lr=[1"], "training.lr"),
+        ("detector: x\ndata: {file: d}\ntraining: {batch: 8, accumulate: 3}\n", [], "accumulate"),
+        ("- a\n", [], "r.yaml"),
+        ("a: [\n", [], "r.yaml"),
+    ],
+)
+def test_mistakes_are_named_in_one_line(tmp_path: Path, text: str, settings: list[str], named: str) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(text)
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(TrainRecipe, path, settings)
+    assert named in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("setting", "named"),
+    [
+        ("objectives=[ap]", None),
+        ("objectives=[goodness]", "objectives"),
+        ("objectives=[ap,ap]", "objectives"),
+        ("limits=[latency_ms>3]", "limits"),
+        ("limits=[latency_ms<=3]", None),
+        ("search.strategy=magic", "search.strategy"),
+    ],
+)
+def test_fields_of_a_search(setting: str, named: str | None) -> None:
+    if named is None:
+        load_recipe(SearchRecipe, None, ["data.file=x", setting])
+        return
+    with pytest.raises(RecipeError, match=named):
+        load_recipe(SearchRecipe, None, ["data.file=x", setting])
+
+
+def test_recipes_of_the_project_are_valid() -> None:
+    found = sorted(RECIPES.glob("*.yaml"))
+    assert found
+    for path in found:
+        kind = TrainRecipe if "detector:" in path.read_text() else SearchRecipe
+        load_recipe(kind, path)
+        assert path.read_text().startswith("# detsearch "), "a recipe begins with its command"
+
+
+def test_unwritable_folder_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ResourceError, match="file"):
+        write_recipe(load_recipe(SearchRecipe, builtin_recipe("demo")), tmp_path / "file" / "recipe.yaml")

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from detsearch.errors import DataError, RecipeError, StudyError
+from detsearch.report.study import write_report
+from detsearch.runs.recipe import load_recipe
+from detsearch.runs.search import read_test_scores, recipe_of_trial, search_structure
+from detsearch.runs.settings import SearchRecipe
+from detsearch.search.ledger import read_study
+from detsearch.search.pareto import front
+from detsearch.search.study import Ending
+from detsearch.search.trial import TrialState
+
+
+def test_from_recipe_to_report(tmp_path: Path, search_file: Path) -> None:
+    recipe = load_recipe(SearchRecipe, search_file, ["device=cpu"])
+    out = tmp_path / "study"
+    finished = search_structure(recipe, out)
+    study = read_study(out)
+    assert finished.ending is Ending.TRIALS
+    assert finished.space == 6
+    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 3
+    for trial in study.trials:
+        assert trial.cost is not None
+        assert trial.cost.latency is not None
+        assert {"ap", "latency_ms", "macs", "voc_ap50"} <= set(trial.values())
+        assert trial.metrics is not None
+        assert trial.metrics.provenance["split"] == "val"
+    best = front(study.trials, study.objectives)
+    assert set(read_test_scores(out)) == {trial.number for trial in best}
+
+    html, markdown = write_report(out)
+    number = best[0].number
+    for text in (html.read_text(), markdown.read_text()):
+        assert f"--trial {number}" in text
+    trained = recipe_of_trial(out, number, ["training.epochs=9"], {"seed": 5})
+    assert (trained.detector, trained.training.epochs, trained.seed) == (best[0].code, 9, 5)
+    assert trained.data == recipe.data
+    with pytest.raises(StudyError, match="trial"):
+        recipe_of_trial(out, 99)
+
+    # The same command again has nothing left to do; a larger budget goes on; another search is refused.
+    assert search_structure(recipe, out).trained == 3
+    larger = load_recipe(SearchRecipe, search_file, ["device=cpu", "budget.trials=4"])
+    assert search_structure(larger, out).trained == 4
+    other = load_recipe(SearchRecipe, search_file, ["device=cpu", "training.epochs=1"])
+    with pytest.raises(StudyError, match="training"):
+        search_structure(other, out)
+
+
+def test_limits_and_bad_data_come_before_training(tmp_path: Path, search_file: Path) -> None:
+    none = load_recipe(SearchRecipe, search_file, ["device=cpu", "limits=['params<=10']"])
+    finished = search_structure(none, tmp_path / "study")
+    assert (finished.ending, finished.trained) == (Ending.EXHAUSTED, 0)
+    assert all("params" in (trial.reason or "") for trial in read_study(tmp_path / "study").trials)
+    missing = load_recipe(SearchRecipe, search_file, ["data.val=nosuch"])
+    with pytest.raises(DataError, match="nosuch"):
+        search_structure(missing, tmp_path / "other")
+    impossible = load_recipe(SearchRecipe, search_file, ["space.input=[16x16]"])
+    with pytest.raises(RecipeError, match="space"):
+        search_structure(impossible, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_modules_of_a_third_party_are_searched(tmp_path: Path, search_file: Path, toy_package: Path) -> None:
+    raw = yaml.safe_load(search_file.read_text())
+    raw["space"] |= {"backbone": ["toynet", "basicblock_4_1-2-2-2"], "head": ["centre", "retinanet(depth=1)"]}
+    raw["budget"]["trials"], raw["training"]["epochs"] = 8, 1
+    search_file.write_text(yaml.safe_dump(raw))
+    search_structure(load_recipe(SearchRecipe, search_file, ["device=cpu"]), tmp_path / "study")
+    trials = read_study(tmp_path / "study").trials
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 8, [trial.reason for trial in trials]
+    assert any(trial.code.startswith("toynet") and "/centre" in trial.code for trial in trials)
+
+
+def test_interrupted_on_the_command_line_and_gone_on_with(tmp_path: Path, search_file: Path) -> None:
+    out = tmp_path / "study"
+    command = [
+        sys.executable,
+        "-m",
+        "detsearch",
+        "search",
+        "structure",
+        "--recipe",
+        str(search_file),
+        "--out",
+        str(out),
+    ]
+    command += ["--set", "training.epochs=12", "--device", "cpu", "--json"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    deadline = time.monotonic() + 120
+    while not list(out.glob("trials/*/checkpoint.pt")):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert json.loads(output)["ending"] == "interrupted"
+    states = [trial.state for trial in read_study(out).trials]
+    assert TrialState.PREEMPTED in states
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert finished.returncode == 0, finished.stderr
+    assert json.loads(finished.stdout)["trained"] == 3
+    assert len({trial.code for trial in read_study(out).trials}) == len(read_study(out).trials)

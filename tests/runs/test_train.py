@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from detsearch.arch.code import parse_detector
+from detsearch.errors import CheckpointError, DataError, RecipeError, ResourceError
+from detsearch.runs.inspect import describe, measure_latency
+from detsearch.runs.predict import evaluate_checkpoint, predict_images
+from detsearch.runs.recipe import load_recipe
+from detsearch.runs.settings import TrainRecipe
+from detsearch.runs.train import METRICS, RECIPE, train_recipe
+from tests.runs.conftest import TINY
+
+
+def _recipe(data_file: Path, *settings: str, device: str = "cpu") -> TrainRecipe:
+    options = {"detector": TINY, "data.file": str(data_file), "data.test": "test", "device": device}
+    return load_recipe(TrainRecipe, None, ["training.epochs=1", "training.batch=4", *settings], options)
+
+
+def test_from_recipe_to_figures(tmp_path: Path, data_file: Path) -> None:
+    out = tmp_path / "run"
+    found = train_recipe(_recipe(data_file), out)
+    assert json.loads((out / METRICS).read_text()) == found
+    assert load_recipe(TrainRecipe, out / RECIPE) == _recipe(data_file)
+    assert set(found["scores"]) == {"val", "test"}
+    assert found["steps"] == 2
+
+    again = train_recipe(_recipe(data_file), out)  # finished already: nothing is trained again
+    assert again["train_seconds"] == found["train_seconds"]
+
+    scored = evaluate_checkpoint(out / "checkpoint.pt", str(data_file), "test", None, device="cpu", batch=2)
+    assert scored["ap"] == found["scores"]["test"]["ap"]
+    assert scored["voc_ap50"] == found["scores"]["test"]["voc_ap50"]
+    assert measure_latency(
+        str(out / "checkpoint.pt"), None, 80, device="cpu", threads=1, runs=3, seconds=0.01
+    )["code"] == found["code"]  # fmt: skip
+
+
+def test_the_same_seed_gives_the_same_figures(tmp_path: Path, data_file: Path) -> None:
+    first, second = (train_recipe(_recipe(data_file), tmp_path / name) for name in ("a", "b"))
+    assert first["scores"] == second["scores"]
+
+
+def test_a_folder_of_another_run_is_left_alone(tmp_path: Path, data_file: Path) -> None:
+    out = tmp_path / "run"
+    train_recipe(_recipe(data_file), out)
+    before = {path: path.read_bytes() for path in out.iterdir()}
+    with pytest.raises(RecipeError, match="another"):
+        train_recipe(_recipe(data_file, "training.lr=0.5"), out)
+    assert {path: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_wrong_device_split_and_folder_come_before_time_is_spent(tmp_path: Path, data_file: Path) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(ResourceError, match="device"):
+        train_recipe(_recipe(data_file, device="tpu"), out)
+    with pytest.raises(DataError, match="nosuch"):
+        train_recipe(_recipe(data_file, "data.train=nosuch"), out)
+    assert not out.exists()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ResourceError, match="file"):
+        train_recipe(_recipe(data_file), tmp_path / "file" / "run")
+
+
+def test_a_checkpoint_is_not_scored_on_other_classes(tmp_path: Path, data_file: Path) -> None:
+    train_recipe(_recipe(data_file), tmp_path / "run")
+    other = tmp_path / "other.yaml"
+    other.write_text(data_file.read_text() + "classes: [circle, ring]\n")
+    with pytest.raises(DataError, match="classes"):
+        evaluate_checkpoint(tmp_path / "run" / "checkpoint.pt", str(other), "val", None, device="cpu", batch=2)
+
+
+def test_prediction_refuses_what_is_no_image(tmp_path: Path, data_file: Path) -> None:
+    train_recipe(_recipe(data_file), tmp_path / "run")
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"\xff\xd8 not an image")
+    with pytest.raises(DataError, match=r"bad\.jpg"):
+        list(predict_images(tmp_path / "run" / "checkpoint.pt", [bad], None, device="cpu"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="empty"):
+        list(predict_images(tmp_path / "run" / "checkpoint.pt", [tmp_path / "empty"], None, device="cpu"))
+    with pytest.raises(CheckpointError):
+        list(predict_images(bad, [bad], None, device="cpu"))
+
+
+def test_description_is_whole_and_by_part() -> None:
+    found = describe(parse_detector(TINY), 3)
+    assert set(found["parts"]) == {"backbone", "neck", "proposals", "head"}
+    for key in ("params", "macs", "memory_access"):
+        assert found[key] == sum(part[key] for part in found["parts"].values()) > 0
