@@ -88,6 +88,9 @@ def test_only_complete_trials_are_witnesses(state: TrialState) -> None:
 def test_only_trials_of_one_fidelity_are_compared() -> None:
     assert reason((1, 2), 50, [LARGER, measured(1, (0, 5), 0.6, 40, fidelity=Fidelity(9))]) is None
     assert reason((1, 2), 50, [measured(0, (2, 2), 0.5, 90, fidelity=Fidelity(9)), RIVAL]) is None
+    other = Fidelity(9)
+    both = [measured(0, (2, 2), 0.5, 90, fidelity=other), measured(1, (0, 5), 0.6, 40, fidelity=other)]
+    assert reason((1, 2), 50, both) is None
 
 
 def test_slack_asks_for_a_margin() -> None:
