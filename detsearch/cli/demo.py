@@ -23,6 +23,6 @@ def demo(
     json: options.Json = False,
 ) -> None:
     """Search slim detectors on the built-in synthetic images: a front and its report in a few minutes on a CPU."""
-    from detsearch.runs.recipe import builtin_recipe, load_recipe
+    from detsearch.runs.recipe import builtin, load_recipe
 
-    run_search(load_recipe(SearchRecipe, builtin_recipe("demo"), settings or (), {"seed": seed}), out, json=json)
+    run_search(load_recipe(SearchRecipe, builtin("demo"), settings or (), {"seed": seed}), out, json=json)

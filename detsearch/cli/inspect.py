@@ -59,7 +59,7 @@ def latency(
     seconds: Annotated[float, typer.Option(min=0.01, help="Least duration of the measurement.")] = 1.0,
     json: options.Json = False,
 ) -> None:
-    """Measure latency, alone on the device: batch 1, image on the device, post-processing at full load."""
+    """Measure latency, alone on the device: batch 1, image on the device, post-processing at a fixed load."""
     from detsearch.runs.inspect import measure_latency
 
     size = None if input is None else InputSize.parse(input)

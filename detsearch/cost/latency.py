@@ -1,7 +1,7 @@
 """Measured latency: how long a runtime takes from a uint8 image on its device to detections.
 
 The default protocol: batch 1, a random image of the padded input size that lies on the device, every stage from
-normalisation to NMS at score threshold 0; reading, decoding, resizing and transfer of the image are outside. Measured
+normalisation to NMS at the nominal load; reading, decoding, resizing and transfer of the image are outside. Measured
 under the exclusive lock of the device, after warming up, with the garbage collector off.
 """
 
@@ -21,10 +21,12 @@ import torch
 
 from detsearch.cost import device_lock
 from detsearch.nn.structures import ImageBatch
-from detsearch.runtime.base import Runtime
+from detsearch.runtime.base import NOMINAL_CANDIDATES, Runtime
 from detsearch.types import InputSize, Latency, LatencyProtocol
 
-INCLUDES: Final = "normalisation, network, box decoding and NMS at score threshold 0; image as uint8 on the device"
+INCLUDES: Final = (
+    f"normalisation, network, box decoding and NMS of {NOMINAL_CANDIDATES} boxes a level; image as uint8 on the device"
+)
 EXCLUDES: Final = "reading and decoding the image file, resizing and padding, transfer to the device"
 
 DRIFT: Final = 0.05
@@ -128,12 +130,12 @@ def _images(size: InputSize, batch: int, device: str) -> ImageBatch:
 
 @contextmanager
 def _alone(runtime: Runtime, threads: int | None) -> Iterator[None]:
-    """The device for ourselves, post-processing at full load, no garbage collection, so many threads."""
+    """The device for ourselves, post-processing at the nominal load, no garbage collection, so many threads."""
     before = torch.get_num_threads()
     collecting = gc.isenabled()
     with ExitStack() as undo:
         undo.enter_context(device_lock.exclusive(runtime.device))
-        undo.enter_context(runtime.full_load())
+        undo.enter_context(runtime.nominal_load())
         if threads is not None:
             torch.set_num_threads(threads)
             undo.callback(torch.set_num_threads, before)

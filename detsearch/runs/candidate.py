@@ -29,7 +29,7 @@ class TrainedCandidates:
     device: str
 
     def cost(self, spec: DetectorSpec) -> CostMetrics:
-        """Exact cost, and latency measured on the untrained network: post-processing is at full load, so that the
+        """Exact cost, and latency measured on the untrained network: post-processing has a fixed load, so that the
         weights do not matter."""
         detector = build(spec.network, self.num_classes)
         counted = count_cost(detector, spec.input)

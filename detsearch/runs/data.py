@@ -7,15 +7,15 @@ from typing import Final
 
 from detsearch.data.datafile import DataFile, load_datafile
 from detsearch.data.dataset import Dataset
-from detsearch.runs.recipe import builtin_recipe
+from detsearch.runs.recipe import builtin
 
-SYNTHETIC: Final = "synthetic"
-"""What to call the built-in set instead of a data file."""
+BUILTIN: Final = ("synthetic", "synthetic-easy")
+"""Built-in sets: what to write instead of the path of a data file."""
 
 
 def open_datafile(file: str) -> DataFile:
-    """The data file at a path, or the built-in one; DataError if it cannot be read."""
-    return load_datafile(builtin_recipe(SYNTHETIC) if file == SYNTHETIC else file)
+    """The data file at a path, or a built-in one by its name; DataError if it cannot be read."""
+    return load_datafile(builtin(file) if file in BUILTIN else file)
 
 
 @lru_cache(maxsize=8)

@@ -71,6 +71,6 @@ def _put(raw: dict[str, Any], name: str, value: Any) -> None:
     raw[last] = value
 
 
-def builtin_recipe(name: str) -> Path:
-    """The file of a recipe that comes with the package."""
+def builtin(name: str) -> Path:
+    """A YAML file that comes with the package: a recipe or a data file."""
     return Path(__file__).parent / "builtin" / f"{name}.yaml"

@@ -30,7 +30,7 @@ class DataSettings(_Section):
 
 
 class LatencySettings(_Section):
-    """How long latency is measured: batch 1, the device's image in, detections out, at full post-processing load."""
+    """How long latency is measured: batch 1, image on the device, post-processing at a fixed load."""
 
     warmup: int = Field(5, ge=1, le=10_000, description="Runs in a group of warm-up runs; they go on until steady.")
     runs: int = Field(20, ge=3, le=100_000, description="Least number of runs whose median is the latency.")

@@ -11,6 +11,7 @@ import torch
 from detsearch.errors import ResourceError
 from detsearch.nn.detector import Detector
 from detsearch.nn.structures import Detections, ImageBatch
+from detsearch.runtime.base import NOMINAL_CANDIDATES
 
 PRECISIONS: Final = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -59,14 +60,16 @@ class EagerRuntime:
             torch.cuda.synchronize(self.device)
 
     @contextmanager
-    def full_load(self) -> Iterator[None]:
-        """Every `score_threshold` in the detector is 0 within."""
-        modules: list[Any] = [module for module in self.detector.modules() if hasattr(module, "score_threshold")]
-        saved = [(module, module.score_threshold) for module in modules]
-        for module in modules:
-            module.score_threshold = 0.0
+    def nominal_load(self) -> Iterator[None]:
+        """Every `score_threshold` in the detector is 0 within, and no `candidates` above `NOMINAL_CANDIDATES`."""
+        saved: list[tuple[Any, str, float]] = []
+        for module in self.detector.modules():
+            for name, limit in (("score_threshold", 0.0), ("candidates", NOMINAL_CANDIDATES)):
+                if hasattr(module, name):
+                    saved.append((module, name, getattr(module, name)))
+                    setattr(module, name, min(limit, getattr(module, name)))
         try:
             yield
         finally:
-            for module, threshold in saved:
-                module.score_threshold = threshold
+            for module, name, value in saved:
+                setattr(module, name, value)

@@ -34,7 +34,7 @@ class Scripted:
         self.loaded = False
 
     def __call__(self, images: ImageBatch) -> Detections:
-        assert self.loaded, "called outside full load"
+        assert self.loaded, "called outside the nominal load"
         assert not gc.isenabled()
         self.images.append(images)
         self.events.append("call")
@@ -47,7 +47,7 @@ class Scripted:
         self.pending = 0.0
 
     @contextmanager
-    def full_load(self) -> Iterator[None]:
+    def nominal_load(self) -> Iterator[None]:
         self.loaded = True
         yield
         self.loaded = False

@@ -36,7 +36,7 @@ class _Echo:
     def synchronize(self) -> None:
         pass
 
-    def full_load(self) -> nullcontext[None]:
+    def nominal_load(self) -> nullcontext[None]:
         return nullcontext()
 
 

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from detsearch.errors import RecipeError, ResourceError
-from detsearch.runs.recipe import builtin_recipe, load_recipe, to_yaml, write_recipe
+from detsearch.runs.recipe import builtin, load_recipe, to_yaml, write_recipe
 from detsearch.runs.settings import SearchRecipe, TrainRecipe
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
@@ -22,7 +22,7 @@ def test_settings_and_options_override_the_file(tmp_path: Path) -> None:
 
 
 def test_what_was_used_can_be_read_again(tmp_path: Path) -> None:
-    recipe = load_recipe(SearchRecipe, builtin_recipe("demo"), ["seed=3"])
+    recipe = load_recipe(SearchRecipe, builtin("demo"), ["seed=3"])
     write_recipe(recipe, tmp_path / "recipe.yaml")
     assert load_recipe(SearchRecipe, tmp_path / "recipe.yaml") == recipe
     assert yaml.safe_load(to_yaml(recipe)) == json.loads(recipe.model_dump_json())
@@ -85,4 +85,4 @@ def test_recipes_of_the_project_are_valid() -> None:
 def test_unwritable_folder_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ResourceError, match="file"):
-        write_recipe(load_recipe(SearchRecipe, builtin_recipe("demo")), tmp_path / "file" / "recipe.yaml")
+        write_recipe(load_recipe(SearchRecipe, builtin("demo")), tmp_path / "file" / "recipe.yaml")

@@ -7,6 +7,7 @@ from detsearch.arch.code import parse_network
 from detsearch.build import build
 from detsearch.errors import ResourceError
 from detsearch.nn.structures import Targets
+from detsearch.runtime.base import NOMINAL_CANDIDATES
 from detsearch.runtime.eager import EagerRuntime
 from tests.contracts.runtime_contract import CLASSES, NETWORK, RuntimeContract, detector, noise
 
@@ -70,3 +71,15 @@ def test_a_device_that_is_not_there(device):
 def test_an_unknown_precision():
     with pytest.raises(ResourceError, match="precision: expected float32 or bfloat16"):
         EagerRuntime(build(parse_network(NETWORK), CLASSES), precision="float8")
+
+
+def test_the_nominal_load_is_a_hundred_boxes_a_level():
+    built = build(parse_network(NETWORK), CLASSES)
+    built.head.candidates = 1000
+    runtime = EagerRuntime(built)
+    with runtime.nominal_load():
+        assert (built.head.score_threshold, built.head.candidates) == (0.0, NOMINAL_CANDIDATES)
+    assert (built.head.score_threshold, built.head.candidates) == (0.05, 1000)
+    built.head.candidates = 10  # a head that admits fewer is not given more work than it ever does
+    with runtime.nominal_load():
+        assert built.head.candidates == 10
