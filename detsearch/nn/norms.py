@@ -23,8 +23,11 @@ GROUPS: Final = 32
 class WSConv2d(nn.Conv2d):
     """Convolution whose filters are standardised before use: (w - mean) / sqrt(var + eps) over inputs and window.
 
-    The output's scale does not depend on the weight's, so a norm must follow.
+    The output's scale does not depend on the weight's, so a norm must follow. A detector that answers standardises
+    each weight once, not once an image.
     """
+
+    _kept: tuple[object, Tensor, Tensor] | None = None
 
     def standardised(self) -> Tensor:
         # One filter per channel of a batch norm without statistics: the same formula as one differentiable kernel.
@@ -32,8 +35,26 @@ class WSConv2d(nn.Conv2d):
         return F.batch_norm(flat, None, None, training=True, momentum=0.0, eps=WS_EPS).view_as(self.weight)
 
     def forward(self, input: Tensor) -> Tensor:
-        output: Tensor = self._conv_forward(input, self.standardised(), self.bias)
+        output: Tensor = self._conv_forward(input, self._filters(), self.bias)
         return output
+
+    def _filters(self) -> Tensor:
+        if torch.is_grad_enabled() or self.training or torch.compiler.is_compiling():
+            self._kept = None
+            return self.standardised()
+        weight = self.weight
+        # The counter tells writing in place, the rest that the parameter was exchanged, moved or laid out anew. The
+        # weight itself is kept too, so that no other tensor can come to lie at its address.
+        version = 0 if weight.is_inference() else weight._version
+        state = (weight.data_ptr(), version, weight.dtype, weight.stride(), weight.device)
+        if self._kept is None or self._kept[0] != state:
+            self._kept = state, weight.detach(), self._laid_out(self.standardised())
+        return self._kept[2]
+
+    def _laid_out(self, filters: Tensor) -> Tensor:
+        """In the memory format of the weight, so that the convolution need not convert it again and again."""
+        last = self.weight.is_contiguous(memory_format=torch.channels_last) and not self.weight.is_contiguous()
+        return filters.contiguous(memory_format=torch.channels_last) if last else filters
 
 
 class GroupNorm(nn.GroupNorm):

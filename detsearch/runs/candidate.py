@@ -34,7 +34,7 @@ class TrainedCandidates:
         detector = build(spec.network, self.num_classes)
         counted = count_cost(detector, spec.input)
         how = self.recipe.latency
-        runtime = EagerRuntime(detector, self.device, channels_last=self.recipe.training.channels_last)
+        runtime = EagerRuntime(detector, self.device)
         latency = measure(
             runtime, spec.input, warmup=how.warmup, runs=how.runs, seconds=how.seconds, threads=how.threads
         )

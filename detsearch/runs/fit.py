@@ -67,5 +67,5 @@ def fit(
 
 def score_with(run: Run, detector: Detector, size: InputSize, dataset: Dataset, device: str) -> Score:
     """Figures of a detector on a dataset, as a recipe says."""
-    runtime = EagerRuntime(detector, device, channels_last=run.training.channels_last)
+    runtime = EagerRuntime(detector, device)
     return score(runtime, size, dataset, batch=run.evaluation.batch, workers=run.training.workers)

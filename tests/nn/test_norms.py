@@ -69,3 +69,30 @@ def test_kinds() -> None:
     conv, norm = Norms("gn_ws").plain(8, 16, 3)
     assert isinstance(conv, WSConv2d)
     assert isinstance(norm, GroupNorm)
+
+
+def test_standardised_filters_are_kept_while_answering_and_never_stale() -> None:
+    torch.manual_seed(0)
+    conv = WSConv2d(4, 6, 3, bias=False).eval()
+    x = torch.randn(1, 4, 8, 8)
+
+    def fresh() -> torch.Tensor:
+        return torch.nn.functional.conv2d(x, conv.standardised())
+
+    with torch.inference_mode():
+        assert conv._filters() is conv._filters()
+        assert torch.equal(conv(x), fresh())
+    with torch.no_grad():
+        conv.weight.add_(torch.randn_like(conv.weight))  # an optimiser's step
+        assert torch.equal(conv(x), fresh())
+        conv.weight.data = torch.randn_like(conv.weight)
+        assert torch.equal(conv(x), fresh())
+    conv.load_state_dict({"weight": torch.randn_like(conv.weight)})
+    with torch.inference_mode():
+        assert torch.equal(conv(x), fresh())
+    conv.double()
+    x = x.double()
+    with torch.inference_mode():
+        assert torch.equal(conv(x), fresh())
+    conv(x).sum().backward()  # a gradient reaches the weight, whatever was kept
+    assert conv.weight.grad is not None

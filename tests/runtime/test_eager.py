@@ -19,9 +19,9 @@ class TestEager(RuntimeContract):
         return EagerRuntime(detector)
 
 
-class TestEagerChannelsLast(RuntimeContract):
+class TestEagerContiguous(RuntimeContract):
     def make(self, detector):
-        return EagerRuntime(detector, channels_last=True)
+        return EagerRuntime(detector, channels_last=False)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -53,7 +53,7 @@ def test_a_detector_that_was_trained_meanwhile_answers_in_eval_mode():
 def test_training_goes_on_after_an_answer():
     """Nothing made in inference mode stays in the detector: autograd would refuse it."""
     built = build(parse_network(NETWORK), CLASSES)
-    EagerRuntime(built, channels_last=True)(noise((1, 64, 64)))
+    EagerRuntime(built, channels_last=False)(noise((1, 64, 64)))
     built.train()
     targets = Targets(
         torch.tensor([[[8.0, 8.0, 40.0, 40.0]]] * 2), torch.zeros(2, 1, dtype=torch.int64), torch.ones(2, 1).bool()
