@@ -20,7 +20,7 @@ import detsearch
 ROOT = Path(detsearch.__file__).parent
 
 LAYERS = [
-    {"errors", "types", "yamlfile"},
+    {"errors", "types", "files", "yamlfile"},
     {"arch"},
     {"search", "nn"},
     {"build"},

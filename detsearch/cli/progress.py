@@ -16,7 +16,7 @@ def print_event(event: StudyEvent) -> None:
     assert trial is not None, "only stopping has no trial"
     name = f"trial {trial.number}"
     if event.kind == "progress":
-        log(f"{name} epoch {event.epoch}/{event.epochs}: {event.message}")
+        log(f"{name}: {event.message or f'epoch {event.epoch}/{event.epochs}'}")
     elif trial.state is TrialState.RUNNING:
         log(f"{name} started ({trial.origin}): {trial.code}{_costs(trial)}")
     elif trial.state is TrialState.PREEMPTED:

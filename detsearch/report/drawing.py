@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import colorsys
-import os
 import random
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +14,8 @@ from torch import Tensor
 
 from detsearch.data import images
 from detsearch.data.datafile import DataFile
-from detsearch.errors import ResourceError
 from detsearch.evaluation.predict import ImagePrediction
+from detsearch.files import replacing
 
 GOLDEN = 0.618034  # a step of the hue that keeps neighbouring classes apart, whatever their number
 
@@ -108,12 +106,5 @@ def draw_prediction(
 
 def save_image(image: Image.Image, path: Path) -> None:
     """Write an image whole or not at all, its folder made if need be; ResourceError if that cannot be done."""
-    partial = path.with_name(f".{path.name}.partial{path.suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as partial:
         image.save(partial)
-        os.replace(partial, path)
-    except OSError as problem:
-        with suppress(OSError):  # where the image could not be written, its folder may not exist either
-            partial.unlink(missing_ok=True)
-        raise ResourceError(str(path), "a writable file", problem.strerror or str(problem)) from problem

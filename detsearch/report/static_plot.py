@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from detsearch.errors import ResourceError
+from detsearch.files import replacing
 from detsearch.report.columns import significant
 from detsearch.report.scene import Scene, axis_title, log_ticks, scene, shown
 from detsearch.report.view import StudyView, latency_of
@@ -66,10 +67,8 @@ def save_front(path: Path, view: StudyView, trials: Sequence[Trial]) -> None:
         _draw_axes(plot, strip, picture)
         _draw_legend(drawing, picture)
         stamp = {".png": {"Software": None}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}[path.suffix]
-        try:
-            drawing.savefig(path, dpi=200, metadata=stamp)
-        except OSError as error:
-            raise ResourceError(str(path), "a file that can be written", error.strerror) from None
+        with replacing(path) as partial:
+            drawing.savefig(partial, dpi=200, metadata=stamp)
 
 
 def _draw_front(plot: Any, picture: Scene) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from detsearch.arch.spaces.structural import StructuralSpace
+from detsearch.files import write_text
 from detsearch.report.html import html_report
 from detsearch.report.tables import markdown_report
 from detsearch.report.view import StudyView
-from detsearch.runs.files import write_text
 from detsearch.runs.recipe import load_recipe, to_yaml
 from detsearch.runs.search import read_test_scores
 from detsearch.runs.settings import SearchRecipe

@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from detsearch.errors import RecipeError
-from detsearch.runs.files import write_text
+from detsearch.files import write_text
 from detsearch.yamlfile import explain, read_yaml
 
 R = TypeVar("R", bound=BaseModel)

@@ -14,10 +14,10 @@ from detsearch.arch.spaces.structural import StructuralSpace
 from detsearch.cost.latency import device_name
 from detsearch.data.dataset import Dataset, require_same_classes
 from detsearch.errors import CheckpointError, StudyError
+from detsearch.files import write_json
 from detsearch.runs.candidate import TrainedCandidates
 from detsearch.runs.data import load_split
 from detsearch.runs.device import resolve_device
-from detsearch.runs.files import write_json
 from detsearch.runs.fit import score_with
 from detsearch.runs.recipe import load_recipe, override, write_recipe
 from detsearch.runs.settings import Run, SearchRecipe, TrainRecipe

@@ -9,9 +9,9 @@ from detsearch.arch.code import format_detector
 from detsearch.arch.presets import resolve
 from detsearch.cost.latency import device_name
 from detsearch.errors import RecipeError, ResourceError
+from detsearch.files import write_json
 from detsearch.runs.data import load_split
 from detsearch.runs.device import resolve_device
-from detsearch.runs.files import write_json
 from detsearch.runs.fit import fit, score_with
 from detsearch.runs.interrupt import Stop
 from detsearch.runs.recipe import load_recipe, write_recipe

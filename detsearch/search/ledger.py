@@ -11,7 +11,6 @@ lineage. `outcome` is the fact that it ended; optuna's state follows and is mend
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -26,6 +25,7 @@ from optuna.trial import FrozenTrial, create_trial
 from detsearch.arch.code import format_detector, parse_detector
 from detsearch.arch.spec import DetectorSpec
 from detsearch.errors import StudyError
+from detsearch.files import write_json
 from detsearch.search.lease import FolderLock, Lease, Owner
 from detsearch.search.objective import Objective, check_objectives
 from detsearch.search.storage import DATABASE, create, first_difference, opened, plain, writing
@@ -268,9 +268,7 @@ class Ledger:
             entry.trial = trial = replace(trial, finished=datetime.now().astimezone())
             folder = self.trial_folder(trial.number)
             if folder.is_dir():
-                draft = folder / "trial.json.draft"
-                draft.write_text(json.dumps(trial.to_json(), indent=2) + "\n")
-                os.replace(draft, folder / "trial.json")
+                write_json(folder / "trial.json", trial.to_json())
         return trial
 
 

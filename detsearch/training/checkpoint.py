@@ -7,7 +7,6 @@ Writing is atomic: a kill, or a full disk, leaves the previous file as it was.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pickle
 import warnings
@@ -22,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
 from detsearch.errors import CheckpointError, ResourceError, SpecError
+from detsearch.files import replacing
 
 if TYPE_CHECKING:
     from detsearch.nn.detector import Detector
@@ -66,23 +66,15 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "weights": dict(checkpoint.weights),
         "state": None if checkpoint.state is None else dict(checkpoint.state),
     }
-    partial = path.with_name(f".{path.name}.partial")  # one writer a folder; what a kill leaves is overwritten
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
+        with replacing(path) as partial, partial.open("wb") as file:
             torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(partial, path)
-    except (OSError, RuntimeError) as error:  # torch reports a failed write as a RuntimeError
-        cause = error if isinstance(error, OSError) else error.__context__
-        reason = getattr(cause, "strerror", None) or str(error).splitlines()[0]
-        raise ResourceError(
-            str(path), "a checkpoint that can be written", reason, "free space, or choose another folder"
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()
+    except RuntimeError as error:  # what torch makes of a write that the disk refuses
+        reason = getattr(error.__context__, "strerror", None) or str(error).splitlines()[0]
+        hint = "free space, or choose another folder"
+        raise ResourceError(str(path), "a file that can be written", reason, hint) from error
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from detsearch.errors import ResourceError
+from detsearch.files import write_text
 
 
 def append(path: Path, record: Mapping[str, Any]) -> None:
@@ -39,9 +39,7 @@ def trim(path: Path, epochs: int) -> None:
     if not path.exists():
         return
     kept = [record for record in read(path) if record.get("epoch", 0) <= epochs]
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
-    os.replace(partial, path)
+    write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
 
 
 def describe(record: Mapping[str, Any], epochs: int) -> str:

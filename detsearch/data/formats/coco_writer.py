@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ from PIL import Image
 
 from detsearch.data.dataset import Dataset
 from detsearch.errors import ResourceError
+from detsearch.files import write_json
 
 
 def write_coco(dataset: Dataset, folder: Path, split: str) -> Path:
@@ -20,17 +19,15 @@ def write_coco(dataset: Dataset, folder: Path, split: str) -> Path:
     be written.
     """
     path = folder / "annotations" / f"{split}.json"
-    partial = path.with_suffix(".partial")
     try:
         for parent in (folder / split, path.parent):
             parent.mkdir(parents=True, exist_ok=True)
         for record in dataset.records:
             image = Image.fromarray(record.load().permute(1, 2, 0).numpy())
             image.save(folder / split / f"{record.image_id}.png")
-        partial.write_text(json.dumps(_content(dataset)), encoding="utf-8")
-        os.replace(partial, path)
     except OSError as problem:
         raise ResourceError(str(folder), "a writable folder", problem.strerror or str(problem)) from problem
+    write_json(path, _content(dataset))
     return path
 
 

@@ -1,0 +1,43 @@
+"""Writing results: whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from detsearch.errors import ResourceError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A place beside `path` to write to, which takes its name when the block ends well; what was there before stays
+    until then. The folder is made. Of several writers of a folder each needs its own `path`.
+
+    ResourceError for whatever the disk refuses.
+    """
+    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        os.replace(partial, path)
+    except OSError as error:
+        hint = "free space, or choose another folder"
+        raise ResourceError(str(path), "a file that can be written", error.strerror or str(error), hint) from error
+    finally:
+        with suppress(OSError):  # gone if all went well; where nothing could be written, its folder may be missing
+            partial.unlink()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file by `text` as UTF-8."""
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace a file by a JSON document."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
