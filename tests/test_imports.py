@@ -30,6 +30,7 @@ LAYERS = [
     {"runs"},
     {"report"},
     {"cli"},
+    {"__main__"},
 ]
 """A package imports from layers above its own in this list, never from its own or below."""
 

@@ -61,5 +61,5 @@ def test_samples_are_reproducible_files(tmp_path: Path) -> None:
 
 def test_unwritable_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ResourceError, match="expected a writable file"):
+    with pytest.raises(ResourceError, match="a file that can be written"):
         save_image(Image.new("RGB", (2, 2)), tmp_path / "file" / "x.png")
