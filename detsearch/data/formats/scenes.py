@@ -6,6 +6,7 @@ image when the dataset is made, pixels only when it is loaded. Shapes overlap; t
 
 from __future__ import annotations
 
+import colorsys
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -45,13 +46,15 @@ SHAPES: dict[str, Callable[[Array, Array], Mask]] = {
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """What scenes look like: class names by label, image size, fewest and most objects, smallest side; in pixels."""
+    """What scenes look like: class names by label, image size, fewest and most objects, smallest side; in pixels.
+    `tinted`: every class has a colour of its own and the ground is grey, which makes the classes easy to tell."""
 
     classes: tuple[str, ...]
     width: int
     height: int
     objects: tuple[int, int]
     min_side: int
+    tinted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +137,7 @@ def paint(scene: Scene, style: Style, seed: int, index: int) -> NDArray[np.uint8
     ground, mean = _ground(style, rng)
     canvas = ground.astype(np.int16)
     for number, shape in enumerate(scene.shapes):
-        colour = rng.uniform(20, 236, 3)
-        while np.abs(colour - mean).sum() < MIN_CONTRAST:
-            colour = rng.uniform(20, 236, 3)
+        colour = _colour(style, shape.label, mean, rng)
         stripes = 1 + rng.uniform(0, 0.25) * np.sin(shape.u * rng.uniform(2, 12))
         seen = scene.owner[shape.window] == number
         canvas[shape.window][seen] = (stripes[seen][:, None] * colour).astype(np.int16)
@@ -144,9 +145,20 @@ def paint(scene: Scene, style: Style, seed: int, index: int) -> NDArray[np.uint8
     return np.clip(canvas, 0, 255).astype(np.uint8)
 
 
+def _colour(style: Style, label: int, mean: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+    """A colour that stands out from the ground."""
+    if style.tinted:
+        tint = np.array(colorsys.hsv_to_rgb(label / len(style.classes), 0.9, 0.9)) * 255
+        return np.asarray(np.clip(tint + rng.uniform(-30, 30, 3), 20, 236))
+    colour = rng.uniform(20, 236, 3)
+    while np.abs(colour - mean).sum() < MIN_CONTRAST:
+        colour = rng.uniform(20, 236, 3)
+    return colour
+
+
 def _ground(style: Style, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
     """Soft blotches in related colours with some thin strokes, and its mean colour."""
-    mean = rng.uniform(40, 216, 3)
+    mean = np.repeat(rng.uniform(40, 216), 3) if style.tinted else rng.uniform(40, 216, 3)
     blotches = np.clip(mean + rng.normal(0, 22, (6, 8, 3)), 0, 255).astype(np.uint8)
     image = Image.fromarray(blotches).resize((style.width, style.height), Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(image)

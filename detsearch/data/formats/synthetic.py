@@ -40,6 +40,7 @@ class SyntheticFile(DataFile):
         (1, 8), description="Fewest and most objects that are drawn into an image"
     )
     min_side: int = Field(8, ge=4, description="Side of the smallest objects")
+    tinted: bool = Field(False, description="Every class has a colour of its own: an easy set")
     splits: Mapping[SplitName, SyntheticSplit] = Field(min_length=1)
 
     @field_validator("classes")
@@ -59,7 +60,8 @@ class SyntheticFile(DataFile):
     def read(self, split: str, findings: Findings) -> Dataset:
         asked = self.splits[split]
         classes = self.classes or tuple(scenes.SHAPES)
-        style = scenes.Style(classes, self.width, self.height, self.objects, min(self.min_side, self.height // 2))
+        side = min(self.min_side, self.height // 2)
+        style = scenes.Style(classes, self.width, self.height, self.objects, side, self.tinted)
         return Dataset(
             name=self.name,
             split=split,

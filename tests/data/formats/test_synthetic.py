@@ -110,3 +110,21 @@ def test_splits_of_one_file_merge() -> None:
     merged = file.split("a+b")
     assert len(merged) == 6
     assert len({record.image_id for record in merged.records}) == 6
+
+
+def test_tinted_classes_are_told_by_their_colour_and_the_ground_is_grey() -> None:
+    """The nearest of the classes' mean colours, found on one half of the images, names the objects of the other."""
+    data = made(60, classes=["circle", "square", "cross"], objects=[1, 2], min_side=24, tinted=True)
+    colours: list[tuple[int, np.ndarray]] = []
+    for record in data.records:
+        pixels = record.load().numpy().transpose(1, 2, 0).astype(float)
+        ground = np.ones(pixels.shape[:2], dtype=bool)
+        for box, label in zip(record.boxes.astype(int), record.labels, strict=True):
+            x, y = (box[0] + box[2]) // 2, (box[1] + box[3]) // 2
+            colours.append((int(label), pixels[y - 2 : y + 3, x - 2 : x + 3].mean(axis=(0, 1))))
+            ground[box[1] : box[3], box[0] : box[2]] = False
+        assert np.ptp(pixels[ground].mean(axis=0)) < 40
+    half = len(colours) // 2
+    means = [np.mean([colour for label, colour in colours[:half] if label == k], axis=0) for k in range(3)]
+    right = [np.argmin([np.abs(colour - m).sum() for m in means]) == label for label, colour in colours[half:]]
+    assert np.mean(right) > 0.85
