@@ -24,7 +24,7 @@ from optuna.trial import FrozenTrial, create_trial
 
 from detsearch.arch.code import format_detector, parse_detector
 from detsearch.arch.spec import DetectorSpec
-from detsearch.errors import StudyError
+from detsearch.errors import StudyError, UserError
 from detsearch.files import write_json
 from detsearch.search.lease import FolderLock, Lease, Owner
 from detsearch.search.objective import Objective, check_objectives
@@ -66,6 +66,7 @@ class _Entry:
     trial: Trial
     lease: Lease | None
     losses: Mapping[str, int]
+    cost_starts: int  # of the computation of its cost, without the end of one
     settled: bool  # optuna's state says what the outcome says
 
 
@@ -83,8 +84,9 @@ class Ledger:
     `identity` says which search this is (space, seed, digest of the recipe, ...; plain values): a folder whose
     identity or objectives differ is refused with a StudyError that names the first differing field, as is a folder
     that a live process is writing. A running trial's lease is held by this process and lasts `lease_seconds` from its
-    last renewal. A trial that was lost (its process or coordinator died) more than `max_losses` times in a row without
-    finishing an epoch in between fails. ResourceError where the disk refuses.
+    last renewal. A trial that was lost (its process died while the coordinator lived) more than `max_losses` times in a
+    row without finishing an epoch in between fails; so does one during whose cost the coordinator died that often.
+    ResourceError where the disk refuses.
     """
 
     def __init__(
@@ -153,8 +155,10 @@ class Ledger:
         with writing(self.folder):
             template = create_trial(state=_OPTUNA.WAITING, user_attrs=attributes)
             id = self._storage.create_new_trial(self._study, template)
+            number = self._storage.get_trial_number_from_id(id)
+        assert number == len(self._entries), "one coordinator writes this folder"
         trial = Trial(
-            number=len(self._entries),
+            number=number,
             code=code,
             spec=proposal.spec,
             state=TrialState.WAITING,
@@ -163,8 +167,22 @@ class Ledger:
             origin=proposal.origin,
             parents=proposal.parents,
         )
-        self._entries.append(_Entry(id, trial, None, {}, True))
+        self._entries.append(_Entry(id, trial, None, {}, 0, True))
         return trial
+
+    def start_cost(self, number: int) -> Trial:
+        """The cost of a waiting trial is about to be computed in this process, which may not survive that; fails the
+        trial if earlier ones did not, too often."""
+        entry = self._entries[number]
+        if entry.cost_starts > self._max_losses:
+            reason = f"cost: the coordinator ended {entry.cost_starts} times in a row while computing it"
+            return self.finish(number, TrialState.FAILED, reason=reason)
+        return self._count_cost(entry, entry.cost_starts + 1)
+
+    def give_cost_up(self, number: int) -> Trial:
+        """The computation that was started has been interrupted, through no fault of the trial."""
+        entry = self._entries[number]
+        return self._count_cost(entry, entry.cost_starts - 1)
 
     def record_cost(self, number: int, cost: CostMetrics) -> Trial:
         return self._update(number, "cost", cost.to_json(), cost=cost)
@@ -208,13 +226,14 @@ class Ledger:
         return self._settle(self._entries[number])
 
     def preempt(self, number: int, *, lost: bool) -> Trial:
-        """A running trial was interrupted and is to be run again; or fails, if it was `lost` too often."""
+        """A running trial was interrupted and is to be run again; or fails, if it was `lost`, which means that its own
+        process died, too often."""
         entry = self._entries[number]
         if lost:
             epoch = entry.lease.epoch if entry.lease else 0
             times = 1 if epoch > entry.losses.get("epoch", 0) else entry.losses.get("times", 0) + 1
             if times > self._max_losses:
-                reason = f"lost {times} times in a row without finishing an epoch: its process or its machine ended"
+                reason = f"lost {times} times in a row without finishing an epoch: its process ended"
                 return self.finish(number, TrialState.FAILED, reason=reason)
             entry.losses = {"times": times, "epoch": epoch}
             self._update(number, "losses", entry.losses)
@@ -225,7 +244,8 @@ class Ledger:
 
     def reclaim(self) -> list[Trial]:
         """Take over the running trials of other processes whose lease has expired or whose process is known to be
-        dead; a live lease is left alone. Returns the trials that are preempted, or ended, by it."""
+        dead; a live lease is left alone. Returns the trials that are preempted by it, or have ended meanwhile. None
+        counts as lost: whatever ended a coordinator, such as a machine's shutdown, says nothing of its trials."""
         changed = []
         for entry in self._running(own=False):
             with writing(self.folder):
@@ -235,7 +255,7 @@ class Ledger:
             if fresh.trial.state is not TrialState.RUNNING:
                 changed.append(fresh.trial)
             elif fresh.lease is None or not fresh.lease.live(self._clock()):
-                changed.append(self.preempt(fresh.trial.number, lost=True))
+                changed.append(self.preempt(fresh.trial.number, lost=False))
         return changed
 
     def foreign(self) -> list[Trial]:
@@ -249,6 +269,10 @@ class Ledger:
     def _write_lease(self, entry: _Entry, attempt: int, epoch: int) -> None:
         entry.lease = Lease(self._owner, self._clock() + self._lease_seconds, attempt, epoch)
         self._update(entry.trial.number, "lease", entry.lease.to_json(), attempts=attempt)
+
+    def _count_cost(self, entry: _Entry, starts: int) -> Trial:
+        entry.cost_starts = starts
+        return self._update(entry.trial.number, "cost_starts", starts)
 
     def _update(self, number: int, key: str, value: object, **changes: Any) -> Trial:
         """Write one fact, then believe it."""
@@ -305,7 +329,15 @@ def _entry(frozen: FrozenTrial, codec: Codec, folder: Path) -> _Entry:
             finished=frozen.datetime_complete and frozen.datetime_complete.astimezone(),
             attempts=0 if lease is None else lease.attempt,
         )
+    except UserError as error:  # only the code is parsed
+        raise StudyError(
+            f"{folder}: trial {frozen.number}",
+            "an architecture that this installation knows",
+            f"{attributes['code']} ({error})",
+            "install the packages of modules that the study was run with",
+        ) from error
     except (KeyError, TypeError, ValueError) as error:
         raise StudyError(f"{folder}: trial {frozen.number}", "a trial of detsearch", repr(error)) from error
     settled = outcome is None or frozen.state.is_finished()
-    return _Entry(frozen._trial_id, trial, lease, attributes.get("losses", {}), settled)
+    losses, cost_starts = attributes.get("losses", {}), attributes.get("cost_starts", 0)
+    return _Entry(frozen._trial_id, trial, lease, losses, cost_starts, settled)

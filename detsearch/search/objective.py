@@ -21,12 +21,13 @@ MAXIMISED: Final = frozenset(
         "ap_small",
         "ap_medium",
         "ap_large",
-        "ar1",
-        "ar10",
-        "ar100",
+        "ar_1",
+        "ar_10",
+        "ar_100",
         "ar_small",
         "ar_medium",
         "ar_large",
+        "voc_ap50",
     }
 )
 MINIMISED: Final = frozenset({"params", "macs", "memory_access", "latency_ms", "train_seconds"})

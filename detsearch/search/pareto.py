@@ -1,8 +1,8 @@
 """Pareto mathematics as free functions of arrays of shape (n, m): n points, m objectives, all minimised.
 
 A point dominates another if it is nowhere larger and somewhere smaller; so equal points do not dominate each other and
-are all kept. A point with a NaN or an infinity is not comparable: it is never on the front, ranks after every finite
-point, and changes nothing for the others (moocore alone would let one NaN spoil the whole answer).
+are all kept. A point with a NaN or an infinity is not comparable: it is never on the front and
+changes nothing for the others (moocore alone would let one NaN spoil the whole answer).
 """
 
 from __future__ import annotations
@@ -31,16 +31,6 @@ def non_dominated(points: Points) -> NDArray[np.bool_]:
     if mask.any():
         mask[mask] = moocore.is_nondominated(points[mask], keep_weakly=True)
     return mask
-
-
-def ranks(points: Points) -> NDArray[np.int64]:
-    """(n,) front numbers of non-dominated sorting: 0 for the front, 1 for the front without it, and so on."""
-    mask = finite(points)
-    found = np.zeros(len(points), dtype=np.int64)
-    if mask.any():
-        found[mask] = moocore.pareto_rank(points[mask])
-        found[~mask] = found[mask].max() + 1
-    return found
 
 
 def crowding_distance(points: Points) -> Points:

@@ -12,7 +12,7 @@ from detsearch.arch.spec import DetectorSpec
 from detsearch.search.objective import Objective
 from detsearch.search.pareto import matrix, measured
 from detsearch.search.trial import Trial
-from detsearch.types import Fidelity
+from detsearch.types import CostMetrics, Fidelity
 
 Leq: TypeAlias = Callable[[DetectorSpec, DetectorSpec], bool]
 """``leq(a, b)``: is b the same as a, or deeper or wider and otherwise the same?"""
@@ -20,7 +20,7 @@ Leq: TypeAlias = Callable[[DetectorSpec, DetectorSpec], bool]
 
 def prune_reason(
     spec: DetectorSpec,
-    costs: Mapping[str, float],
+    cost: CostMetrics,
     history: Sequence[Trial],
     *,
     leq: Leq,
@@ -30,18 +30,25 @@ def prune_reason(
 ) -> str | None:
     """Why a candidate cannot improve the front, or None where that is not shown.
 
-    The assumption: a deeper or wider network, otherwise equal, is at least as good in every objective that is not in
-    `costs`, the figures known before training. So a candidate x is out if there are measured y and z with
-    leq(x, y), z at least as good as y (hence as x) in every such objective, and z at least as good as x in every known
-    one. z may be y. Under the assumption no *value* of the true front is lost; of two candidates with equal values one
-    may be.
+    The assumption: a deeper or wider network, otherwise equal, is at least as accurate, that is, at least as large in
+    every objective that is not in `cost`, the figures known before training. It says nothing of such an objective that
+    is minimised (train_seconds), so with one of those nothing is pruned. Where all are maximised, a candidate x is out
+    if there are measured y and z with leq(x, y), z at least as good as y (hence as x) in every such objective, and z at
+    least as good as x in every known one. z may be y. Under the assumption no *value* of the true front is lost; of two
+    candidates with equal values one may be.
 
     `slack` guards against noise: z must be better than y by at least that much, in the unit of the objective (AP).
     Only complete trials of `fidelity` are compared, since values of different fidelity say nothing about each other.
+    Where latency is an objective, one that was not steady says nothing either: its trial is no witness, and a candidate
+    that has one is kept.
     """
+    costs = cost.values()
     known = [objective for objective in objectives if objective.name in costs]
     unknown = [objective for objective in objectives if objective.name not in costs]
-    trials = measured(history, objectives, fidelity)
+    by_latency = any(objective.name == "latency_ms" for objective in known)
+    if not all(objective.maximise for objective in unknown) or (by_latency and not _steady(cost)):
+        return None
+    trials = [t for t in measured(history, objectives, fidelity) if not by_latency or _steady(t.cost)]
     signed = np.array([(-1.0 if o.maximise else 1.0) * costs[o.name] for o in known])
     cheap_enough = (matrix(trials, known) <= signed).all(axis=1)  # NaN costs compare as False
     if not cheap_enough.any():
@@ -54,6 +61,10 @@ def prune_reason(
             rival = trials[rivals[np.argmax(better)]]
             return _reason(larger, rival, costs, known, unknown)
     return None
+
+
+def _steady(cost: CostMetrics | None) -> bool:
+    return cost is not None and cost.latency is not None and cost.latency.steady
 
 
 def _reason(

@@ -77,13 +77,22 @@ def opened(path: Path, *, readonly: bool) -> Iterator[tuple[RDBStorage, int, dic
 
 
 def first_difference(stored: Any, given: Any, name: str = "") -> tuple[str, Any, Any] | None:
-    """The first field, as a dotted path, in which two identities differ, with both values."""
+    """The first field, as a path such as ``recipe.space[2].depth``, in which two identities differ, with both values
+    (None where one of them ends before)."""
     if isinstance(stored, dict) and isinstance(given, dict):
         for key in [*stored, *(key for key in given if key not in stored)]:
             found = first_difference(stored.get(key), given.get(key), f"{name}.{key}" if name else key)
             if found is not None:
                 return found
         return None
+    if isinstance(stored, list) and isinstance(given, list):
+        for index, (was, now) in enumerate(zip(stored, given, strict=False)):
+            found = first_difference(was, now, f"{name}[{index}]")
+            if found is not None:
+                return found
+        index = min(len(stored), len(given))
+        was, now = (values[index] if index < len(values) else None for values in (stored, given))
+        return None if len(stored) == len(given) else (f"{name}[{index}]", was, now)
     return None if stored == given else (name, stored, given)
 
 

@@ -13,8 +13,8 @@ from enum import StrEnum
 from types import FrameType
 from typing import Any, Final, Literal, TypeAlias
 
-from detsearch.errors import UserError
-from detsearch.search.execution.base import Broken, Done, Event, Executor, Interrupted, Progress, one_line
+from detsearch.errors import ResourceError, UserError
+from detsearch.search.execution.base import Broken, Done, Event, Executor, Interrupted, Progress, Unusable, one_line
 from detsearch.search.ledger import Ledger
 from detsearch.search.objective import Limit
 from detsearch.search.pruning import Leq, prune_reason
@@ -27,7 +27,7 @@ from detsearch.search.trial import (
     proposal_rng,
     trial_seed,
 )
-from detsearch.types import Fidelity, Metrics
+from detsearch.types import CostMetrics, Fidelity, Metrics
 
 POLL_SECONDS: Final = 0.2
 PRUNED_IN_A_ROW: Final = 200
@@ -96,9 +96,11 @@ def run_study(
     in the executor, which stays the caller's to close. Trial n is proposed with the generator `proposal_rng(seed, n)`
     from the trials recorded by then, so a study of one slot depends on its seed only.
 
-    SIGINT and SIGTERM, in the main thread, ask running trials to save and end, a second one kills them; either way
-    they are recorded as preempted. Whatever happens to one candidate is recorded with it and ends nothing else;
-    UserErrors that concern the whole study (a full disk, a limit on an unknown cost) are raised.
+    SIGINT, SIGTERM and SIGHUP, in the main thread, ask running trials to save and end; a second one kills them and
+    breaks out of `cost`. Either way what was interrupted is run again by the next call. Whatever happens to one
+    candidate is recorded with it and ends nothing else; UserErrors that concern the whole study (a limit on an unknown
+    cost) are raised. So is a ResourceError of `cost` or `evaluate` (a full disk, missing weights), after the other
+    trials have saved and ended: with that mended, the next call goes on.
     """
     loop = _Loop(ledger, search, executor, trials, None if seconds is None else clock() + seconds, on_event, clock)
     with _signals(loop):
@@ -116,6 +118,10 @@ class _Loop:
     clock: Callable[[], float]
     stopping: bool = False
     announced: bool = False
+    signalled: bool = False
+    breakable: bool = False  # a signal may raise KeyboardInterrupt
+    failure: ResourceError | None = None
+    pruned_in_a_row: int = 0
 
     def run(self) -> Ending:
         while True:
@@ -124,12 +130,28 @@ class _Loop:
             free = len(self.executor.running()) < self.executor.slots()
             ending = self._next() if free else None
             if ending is not None and not self.executor.running() and not self._awaits_others(ending):
+                if self.failure is not None:
+                    raise self.failure
                 return ending
             self.executor.poll(self._heard, 0.0 if free and ending is None else POLL_SECONDS)
             self.ledger.renew()
             if self.stopping and not self.announced:
                 self.announced = True
                 self.on_event(StudyEvent("stopping"))
+
+    def stop(self) -> None:
+        self.stopping = True
+        self.executor.stop()
+
+    def signal(self) -> None:
+        """The first asks for a graceful end, each later one for an end at once."""
+        again, self.signalled = self.signalled, True
+        self.stop()
+        if again:
+            self.executor.kill()
+            if self.breakable:
+                self.breakable = False
+                raise KeyboardInterrupt
 
     def _next(self) -> Ending | None:
         """Take one candidate a step further, or say why none is started now."""
@@ -143,14 +165,16 @@ class _Loop:
             return Ending.TRIALS
         trial = next((t for t in known if t.state in (TrialState.PREEMPTED, TrialState.WAITING)), None)
         if trial is None:
-            if _trailing(known, TrialState.PRUNED) >= PRUNED_IN_A_ROW:
+            if self.pruned_in_a_row >= PRUNED_IN_A_ROW:
                 return Ending.PRUNED
             trial = self._propose(known)
             if trial is None:
                 return Ending.EXHAUSTED
         worthwhile = trial.state is TrialState.PREEMPTED or self._worthwhile(trial, known)
-        if worthwhile and not self.stopping:  # the cost may have taken a while
-            self._start(trial)
+        if worthwhile:
+            self.pruned_in_a_row = 0
+            if not self.stopping:  # the cost may have taken a while
+                self._start(trial)
         return None
 
     def _propose(self, known: list[Trial]) -> Trial | None:
@@ -164,14 +188,9 @@ class _Loop:
 
     def _worthwhile(self, trial: Trial, known: list[Trial]) -> bool:
         """Record what the candidate costs; is it to be trained? If not, it has been recorded why."""
-        cost = trial.cost
+        cost = trial.cost or self._find_cost(trial)
         if cost is None:
-            try:
-                cost = self.search.cost(trial.spec)
-            except Exception as error:  # a candidate may fail in any way, and it must only end itself
-                self._end(trial, TrialState.FAILED, f"cost: {one_line(error)}")
-                return False
-            self.ledger.record_cost(trial.number, cost)
+            return False
         costs = cost.values()
         if (defect := _defect(costs, costs)) is not None:
             self._end(trial, TrialState.FAILED, f"cost: {defect}")
@@ -180,7 +199,7 @@ class _Loop:
         if reason is None and self.search.leq is not None:
             reason = prune_reason(
                 trial.spec,
-                costs,
+                cost,
                 known,
                 leq=self.search.leq,
                 objectives=self.ledger.objectives,
@@ -190,6 +209,36 @@ class _Loop:
         if reason is not None:
             self._end(trial, TrialState.PRUNED, reason)
         return reason is None
+
+    def _find_cost(self, trial: Trial) -> CostMetrics | None:
+        """Compute and record the cost; None where there is none, or not yet."""
+        begun = self.ledger.start_cost(trial.number)
+        if begun.state.final:
+            self._tell(begun)
+            return None
+        try:
+            try:
+                self.breakable = True
+                cost = self.search.cost(trial.spec)
+            finally:
+                self.breakable = False
+        except ResourceError as error:
+            self.ledger.give_cost_up(trial.number)
+            self._give_up(error)
+        except KeyboardInterrupt:
+            self.ledger.give_cost_up(trial.number)
+            if not self.stopping:
+                raise
+        except Exception as error:  # a candidate may fail in any way, and it must only end itself
+            self._end(trial, TrialState.FAILED, f"cost: {one_line(error)}")
+        else:
+            self.ledger.record_cost(trial.number, cost)
+            return cost
+        return None
+
+    def _give_up(self, error: ResourceError) -> None:
+        self.failure = self.failure or error
+        self.stop()
 
     def _start(self, trial: Trial) -> None:
         trial = self.ledger.start(trial.number)
@@ -213,6 +262,9 @@ class _Loop:
                 self._tell(self.ledger.preempt(event.number, lost=not self.stopping))
             case Broken():
                 self._end(trial, TrialState.FAILED, event.reason)
+            case Unusable():
+                self._tell(self.ledger.preempt(event.number, lost=False))
+                self._give_up(event.error)
 
     def _complete(self, trial: Trial, metrics: Any) -> None:
         if not isinstance(metrics, Metrics):
@@ -228,6 +280,7 @@ class _Loop:
             self._tell(self.ledger.finish(trial.number, TrialState.COMPLETE, metrics=metrics))
 
     def _end(self, trial: Trial, state: TrialState, reason: str) -> None:
+        self.pruned_in_a_row = self.pruned_in_a_row + 1 if state is TrialState.PRUNED else 0
         self._tell(self.ledger.finish(trial.number, state, reason=reason))
 
     def _tell(self, trial: Trial) -> None:
@@ -247,25 +300,21 @@ def _defect(values: dict[str, float], names: Iterable[str]) -> str | None:
     return None
 
 
-def _trailing(trials: list[Trial], state: TrialState) -> int:
-    """How many of the last trials, in a row, are in a state."""
-    return next((n for n, trial in enumerate(reversed(trials)) if trial.state is not state), len(trials))
-
-
 @contextmanager
 def _signals(loop: _Loop) -> Iterator[None]:
-    """Let SIGINT and SIGTERM stop the loop; only the main thread may."""
+    """Let SIGINT, SIGTERM and SIGHUP stop the loop; only the main thread may. A SIGHUP that is ignored (nohup) stays
+    so."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-        if loop.stopping:
-            loop.executor.kill()
-        loop.stopping = True
-        loop.executor.stop()
+        loop.signal()
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield
     finally:

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from detsearch.search.execution.base import Broken, Done, Event, Executor, Interrupted, Progress
+from detsearch.errors import ResourceError
+from detsearch.search.execution.base import Broken, Done, Event, Executor, Interrupted, Progress, Unusable
 from detsearch.search.trial import TrialContext, TrialInterrupted
 
 DEADLINE = 30.0
@@ -33,6 +34,10 @@ def describe(context: TrialContext) -> tuple[str, str, int, bool]:
 
 def fail(context: TrialContext) -> None:
     raise ValueError("bad\nvalue")
+
+
+def lack(context: TrialContext) -> None:
+    raise ResourceError("weights.pt", "a file", "none", "put it there")
 
 
 def unpicklable(context: TrialContext) -> Any:
@@ -97,6 +102,18 @@ class ExecutorContract:
         assert "Traceback" in (tmp_path / "log.txt").read_text()
         executor.submit(1, tmp_path, add, (1, 1))
         assert collect(executor, ended(1)) == [Done(1, 2)]
+
+    def test_what_the_machine_lacks_is_told_apart_from_what_the_task_did(
+        self, executor: Executor, tmp_path: Path
+    ) -> None:
+        executor.submit(0, tmp_path, lack, ())
+        (event,) = collect(executor, ended(1))
+        assert isinstance(event, Unusable)
+        assert event.number == 0
+        assert isinstance(event.error, ResourceError)
+        assert str(event.error) == "weights.pt: expected a file, got none; put it there"
+        assert "Traceback" in (tmp_path / "log.txt").read_text()
+        assert executor.running() == frozenset()
 
     def test_stop_lets_tasks_save(self, executor: Executor, tmp_path: Path) -> None:
         executor.submit(0, tmp_path, until_stopped, ())

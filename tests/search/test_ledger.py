@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -101,6 +102,25 @@ def test_the_folder_of_another_search_is_refused(tmp_path: Path, identity: dict[
         assert len(book.trials()) == 1
 
 
+@pytest.mark.parametrize(
+    ("stored", "given", "field"),
+    [
+        ([1, 2, 3], [1, 5, 3], "space.depths[1]: expected 2, got 5"),
+        ([1, 2], [1], "space.depths[1]: expected 2, got null"),
+        ([1], [1, None], "space.depths[1]: expected null, got null"),
+        ([], [4], "space.depths[0]: expected null, got 4"),
+        ([{"a": 1}, {"b": [7, 8]}], [{"a": 1}, {"b": [7, 9]}], "space.depths[1].b[1]: expected 8, got 9"),
+        ([1], 1, "space.depths: expected [1], got 1"),
+    ],
+)
+def test_of_a_list_the_first_differing_element_is_named(tmp_path: Path, stored: Any, given: Any, field: str) -> None:
+    ledger(tmp_path, {"space": {"depths": stored}}).close()
+    ledger(tmp_path, {"space": {"depths": stored}}).close()
+    with pytest.raises(StudyError) as caught:
+        ledger(tmp_path, {"space": {"depths": given}})
+    assert f"{field}; use another folder" in str(caught.value)
+
+
 def test_other_objectives_are_another_search(tmp_path: Path) -> None:
     ledger(tmp_path).close()
     with pytest.raises(StudyError, match="objectives"):
@@ -134,6 +154,19 @@ def test_a_trial_that_optuna_made_is_refused(tmp_path: Path) -> None:
     optuna.load_study(study_name=None, storage=f"sqlite:///{tmp_path / 'ledger.db'}").enqueue_trial({"x": 1})
     with pytest.raises(StudyError, match="trial 0: expected a trial of detsearch"):
         ledger(tmp_path)
+
+
+def test_an_architecture_of_a_missing_package_is_named_with_its_trial(tmp_path: Path) -> None:
+    """The toy's codes are none of the installed catalogue's."""
+    with ledger(tmp_path) as book:
+        add(book, 1, 2)
+    for attempt in (lambda: Ledger(tmp_path, IDENTITY, OBJECTIVES), lambda: read_study(tmp_path)):
+        with pytest.raises(StudyError, match="install the packages") as caught:
+            attempt()
+        assert f"{tmp_path}: trial 0: expected" in str(caught.value)
+        assert "got 1-2 (" in str(caught.value)
+    with ledger(tmp_path) as book:
+        assert len(book.trials()) == 1
 
 
 def test_no_folder_no_study(tmp_path: Path) -> None:
@@ -182,6 +215,33 @@ os.kill(os.getpid(), 9)
         assert [t.state for t in book.foreign()] == ["running"]
         assert [t.state for t in book.reclaim()] == ["preempted"]
         assert book.foreign() == []
+
+
+def test_the_death_of_coordinators_is_not_counted_against_their_trials(tmp_path: Path) -> None:
+    for attempt in range(5):
+        dead = Owner(socket.gethostname(), os.getpid(), float(attempt))  # of a process long before this one
+        with ledger(tmp_path, owner=dead, max_losses=1) as book:
+            assert [t.state for t in book.reclaim()] == ["preempted"] * min(attempt, 1)
+            number = book.start(0).number if attempt else add_running(book, 1, 1)
+    with ledger(tmp_path, max_losses=1) as book:
+        book.reclaim()
+        assert book.start(number).attempts == 6
+        assert book.preempt(number, lost=True).state is TrialState.PREEMPTED, "the first loss that counts"
+
+
+def test_a_cost_that_ends_every_coordinator_fails_its_trial(tmp_path: Path) -> None:
+    with ledger(tmp_path, max_losses=2) as book:
+        number = add(book, 1, 1).number
+        for _ in range(9):
+            book.start_cost(number)
+            book.give_cost_up(number)
+    for _ in range(3):
+        with ledger(tmp_path, max_losses=2) as book:
+            assert book.start_cost(number).state is TrialState.WAITING
+    with ledger(tmp_path, max_losses=2) as book:
+        assert book.start_cost(number).state is TrialState.FAILED
+    (found,) = read(tmp_path)
+    assert found.reason == "cost: the coordinator ended 3 times in a row while computing it"
 
 
 def test_only_an_expired_lease_is_taken_over(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from detsearch.search.objective import Limit, Objective, check_objectives, vecto
 def test_text_form_and_default_direction() -> None:
     assert Objective.parse("ap") == Objective("ap", True) == Objective.parse(" ap:max ")
     assert Objective.parse("latency_ms") == Objective("latency_ms", False)
+    assert Objective.parse("ar_100").maximise
+    assert Objective.parse("voc_ap50").maximise
     assert Objective.parse("my_score:max") == Objective("my_score", True)
     for text in ("ap:max", "latency_ms:min", "x:min"):
         assert str(Objective.parse(text)) == text

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from detsearch.search.pareto import Points, crowding_distance, front, hypervolume, non_dominated, ranks
+from detsearch.search.pareto import Points, crowding_distance, front, hypervolume, non_dominated
 from detsearch.search.trial import TrialState
 from detsearch.types import Fidelity, Metrics
 from tests.search.toy import OBJECTIVES, toy, trial
@@ -32,24 +32,10 @@ def test_front_is_what_the_definition_says(points: Points) -> None:
     assert non_dominated(points).tolist() == [not dominated(points, i) for i in range(len(points))]
 
 
-@given(points)
-def test_ranks_peel_fronts_off(points: Points) -> None:
-    found = ranks(points)
-    left = np.isfinite(points).all(axis=1)
-    rank = 0
-    while left.any():
-        peeled = non_dominated(np.where(left[:, None], points, np.nan))
-        assert (found[peeled] == rank).all()
-        left &= ~peeled
-        rank += 1
-    assert (found[~np.isfinite(points).all(axis=1)] == rank).all()
-
-
 @given(points, st.integers(0, 2**32 - 1))
 def test_order_of_points_does_not_matter(points: Points, seed: int) -> None:
     order = np.random.default_rng(seed).permutation(len(points))
     np.testing.assert_array_equal(non_dominated(points)[order], non_dominated(points[order]))
-    np.testing.assert_array_equal(ranks(points)[order], ranks(points[order]))
 
 
 @given(arrays(np.float64, st.tuples(st.integers(0, 12), st.just(2)), elements=values))

@@ -13,34 +13,43 @@ from detsearch.search.objective import Objective
 from detsearch.search.pareto import matrix, non_dominated
 from detsearch.search.pruning import prune_reason
 from detsearch.search.trial import Trial, TrialState
-from detsearch.types import CostMetrics, Fidelity, Metrics
+from detsearch.types import CostMetrics, Fidelity, Latency, Metrics
 from tests.search.toy import FIDELITY, OBJECTIVES, leq, toy, trial
 
 AP, AP50 = Objective("ap", True), Objective("ap50", True)
 MACS, PARAMS = Objective("macs", False), Objective("params", False)
+LATENCY, SECONDS = Objective("latency_ms", False), Objective("train_seconds", False)
+
+
+def latency(ms: float, steady: bool = True) -> Latency:
+    return Latency(median_ms=ms, iqr_ms=0.0, steady=steady, protocol=None)  # type: ignore[arg-type]
 
 
 def measured(number: int, depths: Sequence[int], ap: float, macs: int, **more: Any) -> Trial:
     params, ap50 = more.pop("params", 1), more.pop("ap50", 0.0)
+    latency, seconds = more.pop("latency", None), more.pop("seconds", 0.0)
     return trial(
         number,
         toy(*depths),
-        cost=CostMetrics(params=params, macs=macs, memory_access=1),
-        metrics=Metrics(values={"ap": ap, "ap50": ap50}, fidelity=more.get("fidelity", FIDELITY)),
+        cost=CostMetrics(params=params, macs=macs, memory_access=1, latency=latency),
+        metrics=Metrics(
+            values={"ap": ap, "ap50": ap50, "train_seconds": seconds}, fidelity=more.get("fidelity", FIDELITY)
+        ),
         **more,
     )
 
 
 def reason(
     depths: Sequence[int],
-    macs: float,
+    macs: int,
     history: Sequence[Trial],
     objectives: Sequence[Objective] = OBJECTIVES,
     slack: float = 0.0,
+    latency: Latency | None = None,
 ) -> str | None:
     return prune_reason(
         toy(*depths),
-        {"macs": macs, "params": 1.0},
+        CostMetrics(params=1, macs=macs, memory_access=1, latency=latency),
         history,
         leq=leq,
         objectives=objectives,
@@ -71,7 +80,7 @@ def test_both_witnesses_are_named_with_their_values() -> None:
         ((1, 2), 50, []),
     ],
 )
-def test_nothing_is_pruned_without_both_witnesses(depths: Sequence[int], macs: float, history: list[Trial]) -> None:
+def test_nothing_is_pruned_without_both_witnesses(depths: Sequence[int], macs: int, history: list[Trial]) -> None:
     assert reason(depths, macs, history) is None
 
 
@@ -116,6 +125,24 @@ def test_maximised_costs_turn_round() -> None:
     assert reason((1, 2), 91, [LARGER, RIVAL], objectives) is None
 
 
+def test_an_unknown_objective_that_is_minimised_forbids_pruning() -> None:
+    """Nothing is assumed of how long a smaller network trains."""
+    larger, rival = measured(0, (2, 2), 0.5, 90, seconds=9.0), measured(1, (0, 5), 0.6, 40, seconds=5.0)
+    assert reason((1, 2), 50, [larger, rival], (AP, MACS)) is not None
+    assert reason((1, 2), 50, [larger, rival], (AP, MACS, SECONDS)) is None
+
+
+@pytest.mark.parametrize("unsteady", ["larger", "rival", "candidate", None])
+def test_a_latency_that_was_not_steady_prunes_nothing(unsteady: str | None) -> None:
+    larger, rival, candidate = (
+        latency(ms, steady=who != unsteady) for who, ms in (("larger", 9.0), ("rival", 4.0), ("candidate", 5.0))
+    )
+    history = [measured(0, (2, 2), 0.5, 90, latency=larger), measured(1, (0, 5), 0.6, 40, latency=rival)]
+    found = reason((1, 2), 50, history, (AP, LATENCY), latency=candidate)
+    assert (found is not None) == (unsteady is None)
+    assert reason((1, 2), 50, history, (AP, MACS), latency=candidate) is not None, "it is no objective here"
+
+
 sides = st.lists(st.integers(1, 4), min_size=1, max_size=3).map(tuple)
 
 
@@ -143,15 +170,44 @@ def test_no_value_of_the_true_front_is_lost(
         )
         for number, index in enumerate(rng.permutation(len(members)))
     ]  # fmt: skip
+    assert front_values(not_pruned(every, objectives), objectives) == front_values(every, objectives)
+
+
+@given(sides, st.integers(0, 2**32 - 1), st.integers(2, 6), st.booleans())
+def test_neither_training_time_nor_a_disturbed_latency_costs_the_front_a_value(
+    shape: tuple[int, ...], seed: int, levels: int, timed: bool
+) -> None:
+    """Only accuracy is monotone; training takes any time, and some latencies are measured wrongly and not steady."""
+    rng = np.random.default_rng(seed)
+    objectives = [AP, LATENCY, *([SECONDS] if timed else [])]
+    accuracy = monotone(shape, rng, levels)
+    members = list(itertools.product(*map(range, shape)))
+    true: list[Trial] = []
+    found: list[Trial] = []
+    for number, index in enumerate(rng.permutation(len(members))):
+        ms, seconds, steady = float(rng.integers(levels)), float(rng.integers(levels)), bool(rng.integers(2))
+        for trials, measurement in (
+            (true, latency(ms)),
+            (found, latency(ms if steady else float(rng.integers(levels)), steady)),
+        ):
+            ap = float(accuracy[members[index]])
+            trials.append(measured(number, members[index], ap, 1, latency=measurement, seconds=seconds))
+    kept = [true[trial.number] for trial in not_pruned(found, objectives)]
+    assert front_values(kept, objectives) == front_values(true, objectives)
+    if timed:
+        assert len(kept) == len(true)
+
+
+def not_pruned(trials: list[Trial], objectives: Sequence[Objective]) -> list[Trial]:
+    """What a study that meets the trials in this order evaluates."""
     evaluated: list[Trial] = []
-    for one in every:
+    for one in trials:
         assert one.cost is not None
-        found = prune_reason(one.spec, one.cost.values(), evaluated, leq=leq, objectives=objectives, fidelity=FIDELITY)
-        if found is None:
+        if prune_reason(one.spec, one.cost, evaluated, leq=leq, objectives=objectives, fidelity=FIDELITY) is None:
             evaluated.append(one)
+    return evaluated
 
-    def front_values(trials: list[Trial]) -> set[tuple[float, ...]]:
-        points = matrix(trials, objectives)
-        return set(map(tuple, points[non_dominated(points)].tolist()))
 
-    assert front_values(evaluated) == front_values(every)
+def front_values(trials: list[Trial], objectives: Sequence[Objective]) -> set[tuple[float, ...]]:
+    points = matrix(trials, objectives)
+    return set(map(tuple, points[non_dominated(points)].tolist()))

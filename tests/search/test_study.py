@@ -3,6 +3,8 @@ from __future__ import annotations
 import math
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -15,7 +17,7 @@ from typing import Any
 import pytest
 
 from detsearch.arch.spec import DetectorSpec
-from detsearch.errors import RecipeError, StudyError
+from detsearch.errors import RecipeError, ResourceError, StudyError
 from detsearch.search.evolution import Evolution
 from detsearch.search.execution.base import Executor
 from detsearch.search.execution.inline import InlineExecutor
@@ -138,8 +140,11 @@ def test_endless_pruning_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     what = search(strategy=RandomSearch(space=ToySpace((30, 30))), limits=(Limit("macs", 1),))
     ending, trials = run(tmp_path, what, trials=3)
     assert (ending, states(trials)) == (Ending.PRUNED, {"pruned": 10})
-    again, same = run(tmp_path, what, trials=3)
-    assert (again, lineage(same)) == (ending, lineage(trials))
+    ending, more = run(tmp_path, what, trials=3)
+    assert (ending, states(more)) == (Ending.PRUNED, {"pruned": 20}), "it goes on, and counts anew"
+    assert lineage(more[:10]) == lineage(trials)
+    ending, most = run(tmp_path, replace(what, limits=()), trials=3)
+    assert (ending, states(most)) == (Ending.TRIALS, {"pruned": 20, "complete": 3})
 
 
 def moody_cost(spec: DetectorSpec) -> CostMetrics:
@@ -319,6 +324,142 @@ def test_a_second_ctrl_c_kills(tmp_path: Path, make: Callable[[], Executor]) -> 
     assert (ending, states(trials)) == (Ending.INTERRUPTED, {"preempted": 1})
     assert time.monotonic() - began < 60
     assert states(run(tmp_path, search(evaluate=deaf), make(), trials=1)[1]) == {"complete": 1}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_the_end_of_the_machine_or_the_terminal_lets_trials_save(tmp_path: Path, number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    what = search(evaluate=evaluate_slowly, fidelity=Fidelity(4))
+
+    def end(event: StudyEvent) -> None:
+        if event.kind == "progress":
+            os.kill(os.getpid(), number)
+
+    ending, trials = run(tmp_path, what, trials=2, on_event=end)
+    assert (ending, states(trials)) == (Ending.INTERRUPTED, {"preempted": 1})
+    assert signal.getsignal(number) is before
+
+
+def until_stopped(spec: DetectorSpec, fidelity: Fidelity, seed: int, context: TrialContext) -> Metrics:
+    context.report(0, 1, "begun")
+    while not context.should_stop():
+        time.sleep(0.01)
+    (context.folder / "saved").touch()
+    raise TrialInterrupted("saved")
+
+
+CLOSED_TERMINAL = """
+import os, signal, sys
+from pathlib import Path
+from tests.search.test_study import *
+
+def close(event):
+    if event.kind == "progress":
+        os.killpg(0, signal.SIGHUP)
+
+print(run(Path(sys.argv[1]), search(evaluate=until_stopped), ProcessExecutor(), on_event=close)[0])
+"""
+
+
+def test_a_closed_terminal_lets_processes_save(tmp_path: Path) -> None:
+    """It tells all its processes, the prepared parent of the trials too."""
+    done = subprocess.run(
+        [sys.executable, "-c", CLOSED_TERMINAL, tmp_path],
+        start_new_session=True, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.stdout == "interrupted\n"
+    assert (tmp_path / "trials" / "0000" / "saved").exists()
+
+
+def test_an_ignored_hangup_stays_ignored(tmp_path: Path) -> None:
+    """As under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        ending, _ = run(tmp_path, search(), trials=2, on_event=lambda _: os.kill(os.getpid(), signal.SIGHUP))
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert ending is Ending.TRIALS
+
+
+@pytest.mark.parametrize("make", [ProcessExecutor, InlineExecutor])
+def test_a_second_ctrl_c_breaks_out_of_the_cost(tmp_path: Path, make: Callable[[], Executor]) -> None:
+    def endless(spec: DetectorSpec) -> CostMetrics:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(600)
+        return cost(spec)
+
+    began = time.monotonic()
+    for _ in range(5):  # more often than a trial may be lost
+        ending, trials = run(tmp_path, search(cost=endless), make(), trials=1)
+        assert (ending, states(trials)) == (Ending.INTERRUPTED, {"waiting": 1})
+    assert time.monotonic() - began < 60
+    assert states(run(tmp_path, search(), trials=1)[1]) == {"complete": 1}
+
+
+def test_one_ctrl_c_lets_the_cost_end(tmp_path: Path) -> None:
+    def slow(spec: DetectorSpec) -> CostMetrics:
+        os.kill(os.getpid(), signal.SIGINT)
+        return cost(spec)
+
+    ending, (one,) = run(tmp_path, search(cost=slow), trials=1)
+    assert (ending, one.state) == (Ending.INTERRUPTED, TrialState.WAITING)
+    assert one.cost is not None
+
+
+DEADLY = """
+import os, sys
+from pathlib import Path
+from dataclasses import replace
+from tests.search.test_study import *
+
+def deadly(spec):
+    if depths(spec) == (1,):
+        os._exit(9)
+    return cost(spec)
+
+print(run(Path(sys.argv[1]), search(strategy=RandomSearch(space=ToySpace((2,))), cost=deadly), trials=None)[0])
+"""
+
+
+def test_a_cost_that_ends_the_coordinator_does_not_end_the_study(tmp_path: Path) -> None:
+    def attempt() -> int:
+        return subprocess.run([sys.executable, "-c", DEADLY, tmp_path], check=False).returncode
+
+    assert [attempt() for _ in range(5)] == [9, 9, 9, 9, 0]
+    with ledger(tmp_path) as book:
+        reasons = {t.code: t.reason for t in book.trials()}
+    assert reasons == {"0": None, "1": "cost: the coordinator ended 4 times in a row while computing it"}
+
+
+def without_weights(spec: DetectorSpec, fidelity: Fidelity, seed: int, context: TrialContext) -> Metrics:
+    """One trial misses a file that the others need not; they are at it meanwhile."""
+    if context.folder.name == "0001" and not (context.folder.parent / "weights").exists():
+        raise ResourceError("weights", "a file", "none")
+    return evaluate_slowly(spec, fidelity, seed, context)
+
+
+@pytest.mark.parametrize("make", [lambda: ProcessExecutor(("cpu", "cpu")), InlineExecutor])
+def test_what_the_machine_lacks_ends_the_study_until_it_is_mended(tmp_path: Path, make: Callable[[], Executor]) -> None:
+    what = search(evaluate=without_weights, fidelity=Fidelity(20))
+    for _ in range(5):  # more often than a trial may be lost
+        with pytest.raises(ResourceError, match="weights: expected a file"):
+            run(tmp_path, what, make(), trials=3)
+    with ledger(tmp_path) as book:
+        assert set(states(book.trials())) <= {"preempted", "complete"}, "saved, none lost"
+        assert len(book.trials()) == 2
+    (tmp_path / "trials" / "weights").touch()
+    assert states(run(tmp_path, what, make(), trials=3)[1]) == {"complete": 3}
+
+
+def test_what_the_machine_lacks_for_the_cost_ends_the_study_too(tmp_path: Path) -> None:
+    def no_device(spec: DetectorSpec) -> CostMetrics:
+        raise ResourceError("device", "cuda:0", "none")
+
+    for _ in range(5):
+        with pytest.raises(ResourceError, match="cuda:0"):
+            run(tmp_path, search(cost=no_device), trials=1)
+    assert states(run(tmp_path, search(), trials=1)[1]) == {"complete": 1}
 
 
 def test_outside_the_main_thread_signals_are_left_alone(tmp_path: Path) -> None:

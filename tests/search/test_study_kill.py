@@ -34,7 +34,7 @@ def coordinate():
         strategy=Evolution(space=ToySpace((8, 8)), objectives=OBJECTIVES, initial=6),
         cost=cost, evaluate=evaluate_slowly, fidelity=Fidelity({EPOCHS}), seed=1, leq=leq,
     )
-    with Ledger(Path(sys.argv[1]), {{"space": "toy"}}, OBJECTIVES, codec=TOY_CODEC, max_losses=100) as ledger:
+    with Ledger(Path(sys.argv[1]), {{"space": "toy"}}, OBJECTIVES, codec=TOY_CODEC) as ledger:
         print("open", flush=True)
         with closing(ProcessExecutor(("cpu",) * 3)) as executor:
             print(run_study(ledger, search, executor, trials={TRIALS}), flush=True)

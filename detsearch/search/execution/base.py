@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeAlias
 
-from detsearch.errors import DetsearchError
+from detsearch.errors import DetsearchError, ResourceError
 
 LOG: Final = "log.txt"
 """Where, in its folder, a task's output and traceback go."""
@@ -47,13 +47,22 @@ class Broken:
     reason: str
 
 
-Event: TypeAlias = Progress | Done | Interrupted | Broken
+@dataclass(frozen=True, slots=True)
+class Unusable:
+    """A task raised `error`: the machine lacks something (disk space, weights), which is no fault of the task. Once
+    that is mended it can be run again."""
+
+    number: int
+    error: ResourceError
+
+
+Event: TypeAlias = Progress | Done | Interrupted | Broken | Unusable
 
 
 class Executor(Protocol):
     """Runs tasks, at most one in each slot. Used from one thread.
 
-    Whatever a task does ends in exactly one Done, Interrupted or Broken for its number; it never raises here.
+    Whatever a task does ends in exactly one Done, Interrupted, Broken or Unusable for its number; it never raises here.
     """
 
     def slots(self) -> int:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from detsearch.search.execution.base import LOG, Broken, Done, Event, Interrupted, Progress, one_line
+from detsearch.errors import ResourceError
+from detsearch.search.execution.base import LOG, Broken, Done, Event, Interrupted, Progress, Unusable, one_line
 from detsearch.search.trial import TrialContext, TrialInterrupted
 
 
@@ -52,9 +54,9 @@ class InlineExecutor:
                 raise
             event = Interrupted(number)
         except Exception as error:  # a task may raise anything, and it must only end itself
-            with (folder / LOG).open("a") as log:
+            with suppress(OSError), (folder / LOG).open("a") as log:  # a full disk may be what ended it
                 log.write(traceback.format_exc())
-            event = Broken(number, one_line(error))
+            event = Unusable(number, error) if isinstance(error, ResourceError) else Broken(number, one_line(error))
         self._task = None
         deliver(event)
 

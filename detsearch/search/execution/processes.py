@@ -25,7 +25,7 @@ from types import ModuleType
 from typing import Any, Final
 
 from detsearch.errors import StudyError
-from detsearch.search.execution.base import Broken, Done, Event, Interrupted, Progress, one_line
+from detsearch.search.execution.base import Broken, Done, Event, Interrupted, Progress, Unusable, one_line
 from detsearch.search.execution.child import THREAD_VARIABLES, run_task
 
 LOST_STATUS: Final = 255
@@ -157,6 +157,8 @@ class ProcessExecutor:
                         child.outcome = Done(child.number, value)
                     case ("interrupted",):
                         child.outcome = Interrupted(child.number)
+                    case ("unusable", error):
+                        child.outcome = Unusable(child.number, error)
                     case ("broken", reason):
                         child.outcome = Broken(child.number, reason)
         except (EOFError, OSError):
@@ -209,11 +211,12 @@ def _hidden_main() -> Iterator[None]:
 
 @contextmanager
 def _for_prepared_parent(threads: int) -> Iterator[None]:
-    """What the prepared parent inherits when the first submit starts it: the number of threads, and deafness to a
-    Ctrl-C that arrives before it has imported everything."""
+    """What the prepared parent inherits when the first submit starts it: the number of threads, and deafness to
+    what a terminal sends to all its processes: a Ctrl-C that arrives before it has imported everything, and the end of
+    the terminal, before which trials are to save."""
     before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
     try:
         yield
     finally:
