@@ -6,11 +6,27 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from detsearch.errors import UserError
 
 MAX_BYTES = 1 << 20
+
+
+class Section(BaseModel):
+    """Base of what may stand in such a file: no unknown keys, no infinities, and ``true`` is no number."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _bools_are_no_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        # Python counts with bools and so does pydantic; its strict mode would also refuse 1e-3, a string in YAML 1.1.
+        found = value if isinstance(value, list | tuple) else [value]
+        wanted = None if info.field_name is None else cls.model_fields[info.field_name].annotation
+        if wanted is not bool and any(isinstance(item, bool) for item in found):
+            raise ValueError("a value other than true and false")
+        return value
 
 
 class _Loader(yaml.SafeLoader):
@@ -35,18 +51,26 @@ def read_yaml(path: Path, error: type[UserError]) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise error(str(path), f"a YAML file of at most {MAX_BYTES} bytes", f"{path.stat().st_size} bytes")
-        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        text = path.read_text(encoding="utf-8")
     except OSError as problem:
         raise error(str(path), "a readable YAML file", problem.strerror or type(problem).__name__) from problem
     except UnicodeDecodeError as problem:
         raise error(str(path), "UTF-8 text", f"byte {problem.start} that is not") from problem
-    except RecursionError as problem:
-        raise error(str(path), "YAML nested a few levels deep", "a far deeper one") from problem
-    except (yaml.YAMLError, ValueError) as problem:
-        raise error(str(path), "YAML", str(problem)) from problem
+    raw = read_value(text, str(path), error)
     if not isinstance(raw, dict):
         raise error(str(path), "YAML with 'key: value' lines", type(raw).__name__)
     return raw
+
+
+def read_value(text: str, where: str, error: type[UserError]) -> Any:
+    """The value that `text` is in YAML; raises `error`, naming `where`, if it is none."""
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except RecursionError as problem:
+        raise error(where, "YAML nested a few levels deep", "a far deeper one") from problem
+    # PyYAML's constructors let through what a wrong date or tag (2001-99-99, !!int "", !!bool x) makes them raise.
+    except (yaml.YAMLError, ValueError, ArithmeticError, LookupError, AttributeError, TypeError) as problem:
+        raise error(where, "YAML", str(problem)) from problem
 
 
 def explain(problem: ValidationError, where: str, error: type[UserError]) -> UserError:

@@ -15,7 +15,6 @@ text. Whitespace between parts is ignored when reading.
 from __future__ import annotations
 
 import difflib
-import hashlib
 import math
 import re
 import types
@@ -96,31 +95,44 @@ def format_detector(spec: DetectorSpec, known: Catalogue | None = None) -> str:
 
 def format_network(network: NetworkSpec, known: Catalogue | None = None) -> str:
     """The canonical text of a network."""
-    return _format_network(network, known or catalogue(), short=True)
+    return _format_network(network, known or catalogue())
 
 
 def format_module(module: ModuleSpec, known: Catalogue | None = None) -> str:
     """The canonical text of a module: of its token, atom or names, the one that leaves the fewest fields to write."""
-    return _format_module(module, known or catalogue(), short=True)
+    return _format_module(module, known or catalogue())
 
 
-def digest(spec: DetectorSpec | NetworkSpec, known: Catalogue | None = None) -> str:
-    """12 hexadecimal characters that name a spec's folder. They do not depend on names such as ``resnet50``, so that
-    adding one later keeps old folders valid."""
-    known = known or catalogue()
-    if isinstance(spec, DetectorSpec):
-        text = f"{_format_network(spec.network, known, short=False)}@{spec.input}"
-    else:
-        text = _format_network(spec, known, short=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+class FieldText(NamedTuple):
+    """How a module's field is written: what it accepts, in words, and its default as text, None where it has none."""
+
+    name: str
+    accepts: str
+    default: str | None
 
 
-def _format_network(network: NetworkSpec, known: Catalogue, *, short: bool) -> str:
-    parts = [_format_module(part, known, short=short) for slot in SLOTS if (part := network.part(slot)) is not None]
+def module_fields(spec: type[ModuleSpec], known: Catalogue | None = None) -> list[FieldText]:
+    """The fields of a kind of module, in the order in which they are written."""
+    accepted = _accepted(spec)
+    found = []
+    for field in fields(spec):
+        default = field.default if field.default_factory is MISSING else field.default_factory()
+        if default is MISSING:
+            text = None
+        elif isinstance(default, ModuleSpec):
+            text = format_module(default, known)
+        else:
+            text = _format_value(default, accepted[field.name], field.name)
+        found.append(FieldText(field.name, _describe(accepted[field.name]), text))
+    return found
+
+
+def _format_network(network: NetworkSpec, known: Catalogue) -> str:
+    parts = [_format_module(part, known) for slot in SLOTS if (part := network.part(slot)) is not None]
     return "/".join(parts if network.norm == NORMS[0] else [*parts, network.norm])
 
 
-def _format_module(module: ModuleSpec, known: Catalogue, *, short: bool) -> str:
+def _format_module(module: ModuleSpec, known: Catalogue) -> str:
     descriptor = known.of(module)
     values = {f.name: getattr(module, f.name) for f in fields(module)}
     defaults = {f.name: f.default for f in fields(module) if f.default is not MISSING}
@@ -130,17 +142,16 @@ def _format_module(module: ModuleSpec, known: Catalogue, *, short: bool) -> str:
         text = _format_value(values[atom], _accepted(type(module))[atom], f"{descriptor.token} field {atom!r}")
         if re.fullmatch(pattern, text):
             candidates = [(text, {**defaults, atom: values[atom]})]
-    if short:
-        candidates += [
-            (name, {f.name: getattr(spec, f.name) for f in fields(spec)}) for name, spec in descriptor.names.items()
-        ]
+    candidates += [
+        (name, {f.name: getattr(spec, f.name) for f in fields(spec)}) for name, spec in descriptor.names.items()
+    ]
     word, base = min(candidates, key=lambda c: sum(name not in c[1] or c[1][name] != v for name, v in values.items()))
     written = []
     for name, value in values.items():
         if name in base and base[name] == value:
             continue
         if isinstance(value, ModuleSpec):
-            text = _format_module(value, known, short=short)
+            text = _format_module(value, known)
         else:
             text = _format_value(value, _accepted(type(module))[name], f"{descriptor.token} field {name!r}")
         written.append(f"{name}={text}")
@@ -397,8 +408,10 @@ def _matching(pattern: str, raw: str) -> str:
 
 
 def _describe(accepted: _Value) -> str:
-    (kind,) = accepted.kinds
-    if get_origin(kind) is Literal:
+    kind = accepted.kinds[0]
+    if accepted.modules:
+        wanted = " or ".join(f"a {kind.__name__}" for kind in accepted.kinds)
+    elif get_origin(kind) is Literal:
         wanted = " or ".join(map(str, get_args(kind)))
     elif get_origin(kind) is tuple:
         wanted = "integers joined by '-'"

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from detsearch.arch.catalogue import catalogue
-from detsearch.arch.code import MAX_LENGTH, parse_detector, parse_network
-from detsearch.arch.spec import DetectorSpec, NetworkSpec
+from detsearch.arch.code import MAX_LENGTH, parse_detector, parse_module, parse_network
+from detsearch.arch.spec import DetectorSpec
 from detsearch.errors import SpecError
 from detsearch.types import InputSize
 
@@ -37,6 +37,8 @@ def preset(name: str) -> DetectorSpec:
     if name not in PRESETS:
         near = difflib.get_close_matches(name, PRESETS, 1)
         hint = f"did you mean {near[0]}?" if near else None
+        if _is_backbone(name):
+            hint = f"a backbone alone is no detector; add the rest, as in {name}/fpn/retinanet@512x512"
         raise SpecError("preset", f"one of {', '.join(PRESETS)}", repr(name), hint)
     return parse_detector(PRESETS[name])
 
@@ -77,9 +79,12 @@ def _resolve_text(text: str, size: InputSize | None) -> DetectorSpec:
     return spec
 
 
-def network_of(text: str) -> NetworkSpec:
-    """The network of whatever `resolve` reads, whether or not an input size is given."""
-    return resolve(text, None if "@" in text or text in PRESETS else InputSize(512, 512)).network
+def _is_backbone(text: str) -> bool:
+    try:
+        parse_module(text, "backbone")
+    except SpecError:
+        return False
+    return True
 
 
 def _first_line(path: Path) -> str:

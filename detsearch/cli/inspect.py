@@ -8,6 +8,7 @@ import typer
 from rich.table import Table
 
 from detsearch.arch.catalogue import catalogue
+from detsearch.arch.code import module_fields
 from detsearch.arch.presets import PRESETS, resolve
 from detsearch.arch.spec import DetectorSpec
 from detsearch.cli import options
@@ -81,15 +82,27 @@ def latency(
 
 
 def modules(json: options.Json = False) -> None:
-    """The modules that a detector can be made of, and the presets."""
+    """The modules that a detector can be made of, their fields with defaults, and the presets."""
     known = catalogue()
     if json:
-        rows = [{"slot": d.slot, "token": d.token, "names": list(d.names), "summary": d.summary} for d in known]
+        rows = [
+            {
+                "slot": d.slot,
+                "token": d.token,
+                "names": list(d.names),
+                "summary": d.summary,
+                "fields": [field._asdict() for field in module_fields(d.spec)],
+            }
+            for d in known
+        ]
         print_json({"modules": rows, "presets": dict(PRESETS)})
         return
     for d in known:
         names = f" (also {', '.join(d.names)})" if d.names else ""
         say(f"{d.slot:10} {d.token}{names}: {d.summary}")
+        for field in module_fields(d.spec):
+            written = f"{field.name}, no default" if field.default is None else f"{field.name}={field.default}"
+            say(f"{'':10}   {written}: {field.accepts}")
     say()
     for name, text in PRESETS.items():
         say(f"{name}: {text}")

@@ -9,6 +9,7 @@ import typer
 
 from detsearch.cli import options
 from detsearch.cli.output import log, print_json, say
+from detsearch.errors import StudyError
 from detsearch.runs.settings import SearchRecipe
 
 
@@ -35,6 +36,10 @@ def structure(
     json: options.Json = False,
 ) -> None:
     """Search which modules at which input size give the front of accuracy against latency (SM-NAS, stage one).
+
+    The space is the recipe's section `space`, or `--set space.backbone=[...]`: lists of choices for backbone, neck,
+    proposals, head, norm and input. A choice is a module's text, as `fpn(levels=3-4-5)`, or stands for the product of
+    its lists: `{fpn: {levels: [3-4-5, 2-3-4-5], width: [64, 128]}}`. `detsearch modules` lists modules and fields.
 
     Ctrl-C lets running trials save; the same command goes on where it stopped.
     """
@@ -64,7 +69,9 @@ def run_search(recipe: SearchRecipe, out: Path, *, json: bool) -> None:
     from detsearch.runs.search import search_structure
     from detsearch.search.study import Ending
 
-    finished = search_structure(recipe, out, on_event=print_event)
+    finished = search_structure(
+        recipe, out, on_event=print_event, on_start=lambda size: log(f"a space of {size} detectors")
+    )
     written = write_report(out)
     log(f"ended: {finished.ending}; {finished.trained} trained of a space of {finished.space}")
     if json:
@@ -77,3 +84,5 @@ def run_search(recipe: SearchRecipe, out: Path, *, json: bool) -> None:
     if finished.ending is Ending.INTERRUPTED:
         log("repeat the command to go on")
         raise typer.Exit(130)
+    if not finished.trained:
+        raise StudyError(str(out), "a trained candidate", "none", finished.reason)

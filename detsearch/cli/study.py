@@ -46,12 +46,17 @@ def report(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Where to write it; the study's folder if not given.")
     ] = None,
+    json: options.Json = False,
 ) -> None:
     """Write the report of a study: one self-contained HTML file, and the tables as Markdown."""
     from detsearch.report.study import write_report
 
-    for path in write_report(folder, out):
-        say(str(path))
+    written = [str(path) for path in write_report(folder, out)]
+    if json:
+        print_json({"report": written})
+        return
+    for path in written:
+        say(path)
 
 
 def print_study(folder: Path) -> None:

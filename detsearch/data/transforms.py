@@ -13,11 +13,12 @@ from typing import Annotated, Self
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from detsearch.types import InputSize
+from detsearch.yamlfile import Section
 
 MIN_VISIBLE = 0.3  # a box that keeps less of its area in a crop is dropped
 MIN_SIDE = 1.0  # and so is one that is thinner than a pixel of the network's input
@@ -25,15 +26,13 @@ MIN_SIDE = 1.0  # and so is one that is thinner than a pixel of the network's in
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 
-class Augmentation(BaseModel):
+class Augmentation(Section):
     """How training images are varied.
 
     `scale` is the range of a factor on the fitted size, drawn uniformly in its logarithm: a larger image is cropped at
     random to the input's box, a smaller one leaves more padding. `brightness`, `contrast` and `saturation` are the
     largest change of each, as a fraction.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     horizontal_flip: Probability = 0.5
     vertical_flip: Probability = 0.0

@@ -13,7 +13,7 @@ from detsearch.report.html import html_report
 from detsearch.report.tables import markdown_report
 from detsearch.report.view import StudyView
 from detsearch.runs.recipe import load_recipe, to_yaml
-from detsearch.runs.search import read_test_scores
+from detsearch.runs.search import read_data_summary, read_test_scores
 from detsearch.runs.settings import SearchRecipe
 from detsearch.runs.train import RECIPE
 from detsearch.search.ledger import StudyRecord, read_study
@@ -57,7 +57,7 @@ def study_view(study: StudyRecord) -> StudyView:
         finished=max(times, default=None),
         device=f"{study.identity['device_name']} ({study.identity['device']})",
         recipe=to_yaml(recipe),
-        data=_data(recipe, study.identity["images"]),
+        data=_data(recipe, read_data_summary(study.folder)),
         versions={name: version(name) for name in ("detsearch", "torch", "torchvision")},
         commands={
             "Repeat or go on": f"detsearch search structure --recipe {place}/{RECIPE} --out {place}",

@@ -50,10 +50,11 @@ def predict_images(
     checkpoint: Path, paths: Sequence[Path], size: InputSize | None, *, device: str
 ) -> Iterator[tuple[Path, ImagePrediction, tuple[str, ...]]]:
     """Detections in every image of `paths`, folders searched for images, with the names of the classes; images are
-    answered one by one, so that they may be of any size and number. DataError names what is no image."""
+    answered one by one, so that they may be of any size and number. DataError, before the first answer, names what is
+    no image."""
     runtime, meta, size = _load(checkpoint, size, device)
-    for number, path in enumerate(_images(paths)):
-        width, height = images.probe(path)
+    found = {path: images.probe(path) for path in _images(paths)}
+    for number, (path, (width, height)) in enumerate(found.items()):
         record = ImageRecord(
             image_id=number,
             path=path,
@@ -85,7 +86,10 @@ def _images(paths: Sequence[Path]) -> Iterator[Path]:
         if not path.is_dir():
             yield path
             continue
-        inside = sorted(child for child in path.iterdir() if child.suffix.lower() in IMAGE_SUFFIXES)
+        try:
+            inside = sorted(child for child in path.iterdir() if child.suffix.lower() in IMAGE_SUFFIXES)
+        except OSError as error:
+            raise DataError(str(path), "a readable folder", error.strerror) from None
         if not inside:
             raise DataError(str(path), f"images in the folder ({', '.join(IMAGE_SUFFIXES)})", "none")
         yield from inside

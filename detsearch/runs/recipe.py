@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from detsearch.errors import RecipeError
 from detsearch.files import write_text
-from detsearch.yamlfile import explain, read_yaml
+from detsearch.yamlfile import explain, read_value, read_yaml
 
 R = TypeVar("R", bound=BaseModel)
+
+ARGUMENTS: Final = {"detector": "DETECTOR", "data": "--data", "data.file": "--data"}
+"""What gives, on the command line, the fields that have no default."""
 
 
 def load_recipe(
@@ -32,22 +36,30 @@ def override(
     where: str = "recipe",
 ) -> R:
     """Check a recipe's values `raw` after changing them by `settings` (``section.field=value``, the value as YAML) and
-    `options` (dotted field -> value; None is left out). RecipeError names `where` or the option, and the field."""
+    `options` (dotted field -> value; None is left out). RecipeError names the field, and `where` it came from: there,
+    ``--set``, or the command line's options."""
+    given: dict[str, str] = {}
     for text in settings:
         name, equals, value = text.partition("=")
         if not equals or not name.strip():
             raise RecipeError("--set", "section.field=value", repr(text))
-        try:
-            _put(raw, name.strip(), yaml.safe_load(value))
-        except yaml.YAMLError:
-            raise RecipeError(f"--set {name}", "a YAML value", repr(value)) from None
+        name = name.strip()
+        _put(raw, name, read_value(value, f"--set {name}", RecipeError))
+        given[name] = "--set"
     for name, value in (options or {}).items():
         if value is not None:
             _put(raw, name, value)
+            given[name] = "command line"
     try:
         return kind.model_validate(raw)
     except ValidationError as problem:
-        raise explain(problem, where, RecipeError) from None
+        faults = problem.errors(include_url=False)
+        missing = [_field(fault) for fault in faults if fault["type"] == "missing"]
+        if missing and set(missing) <= set(ARGUMENTS):
+            missing = [field for field in ARGUMENTS if field in missing]
+            hint = f"give {' and '.join(ARGUMENTS[field] for field in missing)}, or a --recipe that says so"
+            raise RecipeError(where, " and ".join(missing), "nothing", hint) from None
+        raise explain(problem, _origin(_field(faults[0]), given, where), RecipeError) from None
 
 
 def write_recipe(recipe: BaseModel, path: Path) -> None:
@@ -58,6 +70,20 @@ def write_recipe(recipe: BaseModel, path: Path) -> None:
 def to_yaml(recipe: BaseModel) -> str:
     """A recipe as YAML, in the order of its fields."""
     return str(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110))
+
+
+def _field(fault: ErrorDetails) -> str:
+    return ".".join(str(part) for part in fault["loc"])
+
+
+def _origin(field: str, given: Mapping[str, str], where: str) -> str:
+    """Where the value of a faulty field was written."""
+    for name, source in given.items():
+        if f"{field}.".startswith(f"{name}."):
+            return source
+    if any(name.startswith(f"{field}.") for name in given):  # a section whose fields contradict each other
+        return f"{where}, {' and '.join(sorted(set(given.values())))}"
+    return where
 
 
 def _put(raw: dict[str, Any], name: str, value: Any) -> None:

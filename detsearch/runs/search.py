@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from detsearch.arch.partial_order import leq
 from detsearch.arch.spaces.structural import StructuralSpace
 from detsearch.cost.latency import device_name
-from detsearch.data.dataset import Dataset, require_same_classes
+from detsearch.data.dataset import Dataset
 from detsearch.errors import CheckpointError, StudyError
 from detsearch.files import write_json
 from detsearch.runs.candidate import TrainedCandidates
-from detsearch.runs.data import load_split
+from detsearch.runs.checks import check_run, load_splits
 from detsearch.runs.device import resolve_device
 from detsearch.runs.fit import score_with
+from detsearch.runs.identity import deciding, located, summary
 from detsearch.runs.recipe import load_recipe, override, write_recipe
 from detsearch.runs.settings import Run, SearchRecipe, TrainRecipe
 from detsearch.runs.train import RECIPE
@@ -29,10 +30,12 @@ from detsearch.search.objective import Limit, Objective
 from detsearch.search.pareto import front
 from detsearch.search.random_search import RandomSearch
 from detsearch.search.study import Ending, OnEvent, Search, run_study
-from detsearch.search.trial import Strategy
+from detsearch.search.trial import Strategy, Trial, TrialState
 from detsearch.training.checkpoint import load_detector
 from detsearch.training.loop import CHECKPOINT
 from detsearch.types import Fidelity
+
+K = TypeVar("K", int, str)
 
 TEST_SCORES: Final = "test.json"
 DATA_SUMMARY: Final = "data.json"
@@ -42,25 +45,34 @@ PRELOAD: Final = ("detsearch.runs.candidate",)
 
 @dataclass(frozen=True)
 class Finished:
-    """Where a search ended: `space` is its size; `trained` and `front` count trials."""
+    """Where a search ended: `space` is its size; `trained` and `front` count trials; `reason` is why, where no
+    trial was trained."""
 
     folder: Path
     ending: Ending
     space: int
     trained: int
     front: int
+    reason: str | None
 
 
-def search_structure(recipe: SearchRecipe, folder: Path, *, on_event: OnEvent = lambda _: None) -> Finished:
+def search_structure(
+    recipe: SearchRecipe,
+    folder: Path,
+    *,
+    on_event: OnEvent = lambda _: None,
+    on_start: Callable[[int], None] = lambda _: None,
+) -> Finished:
     """Search as `recipe` says, in `folder`; called again, it goes on where it was. With a test split the front is
-    scored on it at the end.
+    scored on it at the end. `on_start` is told the size of the space before the first trial.
 
-    UserErrors for anything wrong with recipe, data, device or folder come before anything is trained.
+    UserErrors for anything wrong with recipe, data, weights, device or folder come before anything is trained.
     """
     space = StructuralSpace.from_choices(recipe.space)
     objectives = tuple(Objective.parse(text) for text in recipe.objectives)
     device = resolve_device(recipe.device)
-    splits = _splits(recipe)
+    splits = load_splits(recipe)
+    check_run(recipe, (spec.network for spec in space.all()), device)
     candidates = TrainedCandidates(recipe, len(splits[recipe.data.train].classes), device)
     search = Search(
         strategy=_strategy(recipe, space, objectives),
@@ -72,14 +84,15 @@ def search_structure(recipe: SearchRecipe, folder: Path, *, on_event: OnEvent = 
         slack=recipe.search.slack,
         limits=tuple(Limit.parse(text) for text in recipe.limits),
     )
-    summary = {name: _summary(dataset) for name, dataset in splits.items()}
-    with Ledger(folder, _identity(recipe, space, device, summary), objectives) as ledger:
-        write_recipe(recipe, folder / RECIPE)
-        write_json(folder / DATA_SUMMARY, summary)
+    images = {name: summary(dataset) for name, dataset in splits.items()}
+    with Ledger(folder, _identity(recipe, space, device, images), objectives) as ledger:
+        write_recipe(located(recipe), folder / RECIPE)
+        write_json(folder / DATA_SUMMARY, images)
+        on_start(space.size())
         workers = recipe.execution.workers
         executor = ProcessExecutor(
             [device] * workers,
-            threads=max(1, (os.cpu_count() or 1) // workers),
+            threads=max(1, _cpus() // workers),
             time_limit=None if recipe.execution.trial_minutes is None else recipe.execution.trial_minutes * 60,
             preload=PRELOAD,
         )
@@ -104,41 +117,49 @@ def search_structure(recipe: SearchRecipe, folder: Path, *, on_event: OnEvent = 
         space=space.size(),
         trained=sum(trial.metrics is not None for trial in trials),
         front=len(front(trials, objectives)),
+        reason=_why_none(trials),
     )
 
 
 def score_front(folder: Path, test_set: Dataset, run: Run, device: str) -> dict[int, dict[str, Any]]:
-    """Figures of the front's checkpoints on a split that no choice was made on; kept in the study's folder, so that
-    each is computed once."""
+    """Figures of the front's checkpoints on a split that no choice was made on; kept in the study's folder one by one,
+    so that each is computed once. A checkpoint that could not be read is tried again."""
     study = read_study(folder)
+    best = front(study.trials, study.objectives)
     known = read_test_scores(folder)
-    found: dict[int, dict[str, Any]] = {}
-    for trial in front(study.trials, study.objectives):
-        if trial.number in known:
-            found[trial.number] = known[trial.number]
+    kept = [trial.number for trial in best if known.get(trial.number, {}).get("split") == test_set.split]
+    found = {number: known[number] for number in kept}
+    for trial in best:
+        if trial.number in found:
             continue
         try:
             detector, _ = load_detector(folder / "trials" / f"{trial.number:04d}" / CHECKPOINT)
+            score = score_with(run, detector, trial.spec.input, test_set, device)
+            found[trial.number] = {"split": test_set.split, **score.to_json()}
         except CheckpointError as error:
             found[trial.number] = {"error": str(error)}
-            continue
-        score = score_with(run, detector, trial.spec.input, test_set, device)
-        found[trial.number] = {"split": test_set.split, **score.to_json()}
-    write_json(folder / TEST_SCORES, {str(number): figures for number, figures in found.items()})
+        write_json(folder / TEST_SCORES, {str(number): figures for number, figures in found.items()})
     return found
 
 
 def read_test_scores(folder: Path) -> dict[int, dict[str, Any]]:
     """What `score_front` left in a study's folder; nothing where it left nothing."""
+    path = folder / TEST_SCORES
+    return _read_json(path, int) if path.exists() else {}
+
+
+def read_data_summary(folder: Path) -> dict[str, dict[str, Any]]:
+    """What the splits of a study's last run held, by their names; StudyError where nothing tells."""
+    return _read_json(folder / DATA_SUMMARY, str)
+
+
+def _read_json(path: Path, key: Callable[[str], K]) -> dict[K, dict[str, Any]]:
     try:
-        raw = json.loads((folder / TEST_SCORES).read_text(encoding="utf-8"))
-        return {int(number): dict(figures) for number, figures in raw.items()}
-    except FileNotFoundError:
-        return {}
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        return {key(name): dict(figures) for name, figures in raw.items()}
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise StudyError(
-            str(folder / TEST_SCORES), "figures by trial", str(error), "delete it; it is made anew"
-        ) from None
+        hint = "delete it and repeat the command of the search, which makes it anew"
+        raise StudyError(str(path), "figures by name", str(error), hint) from None
 
 
 def recipe_of_trial(
@@ -154,37 +175,34 @@ def recipe_of_trial(
     return override(TrainRecipe, recipe.model_dump(mode="json"), settings, options)
 
 
-def _splits(recipe: SearchRecipe) -> dict[str, Dataset]:
-    names = [recipe.data.train, recipe.data.val, *([] if recipe.data.test is None else [recipe.data.test])]
-    splits = {name: load_split(recipe.data.file, name) for name in names}
-    for name in names[1:]:
-        require_same_classes(splits[names[0]], splits[name])
-    return splits
-
-
 def _strategy(recipe: SearchRecipe, space: StructuralSpace, objectives: tuple[Objective, ...]) -> Strategy:
     if recipe.search.strategy == "random":
         return RandomSearch(space=space)
     return Evolution(space=space, objectives=objectives, initial=recipe.search.initial)
 
 
-def _identity(recipe: SearchRecipe, space: StructuralSpace, device: str, summary: Mapping[str, Any]) -> dict[str, Any]:
-    """What must stay the same for the trials of a folder to be comparable. Budget, strategy, limits and workers may
-    change between two runs of the command."""
-    same = recipe.model_dump(mode="json", include={"data", "augmentation", "training", "weights", "latency", "seed"})
+def _identity(recipe: SearchRecipe, space: StructuralSpace, device: str, images: Mapping[str, Any]) -> dict[str, Any]:
+    """What must stay the same for the trials of a folder to be comparable. Budget, strategy, limits, workers, the test
+    split and the place of the data may change between two runs of the command."""
     return {
         "kind": "structure",
         "space": space.to_choices(),
-        **same,
-        "images": dict(summary),
+        **deciding(recipe),
+        "latency": recipe.latency.model_dump(mode="json"),
+        "images": {name: images[name] for name in (recipe.data.train, recipe.data.val)},
         "device": device,
         "device_name": device_name(device),
     }
 
 
-def _summary(dataset: Dataset) -> dict[str, Any]:
-    return {
-        "images": len(dataset),
-        "boxes": sum(len(record.labels) for record in dataset.records),
-        "classes": list(dataset.classes),
-    }
+def _why_none(trials: Sequence[Trial]) -> str | None:
+    """Why the first trial that failed, or else was left out, did; None where one was trained."""
+    if any(trial.state is TrialState.COMPLETE for trial in trials):
+        return None
+    ended = sorted((trial for trial in trials if trial.reason), key=lambda trial: trial.state is not TrialState.FAILED)
+    return None if not ended else f"trial {ended[0].number} {ended[0].state}: {ended[0].reason}"
+
+
+def _cpus() -> int:
+    """CPUs that this process may use, where the system tells; a container may have fewer than the machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -5,21 +5,26 @@ Settings that belong to one package live there (`TrainingSettings`, `Augmentatio
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import difflib
+from collections.abc import Set
+from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
 from detsearch.data.transforms import Augmentation
 from detsearch.errors import UserError
-from detsearch.search.objective import Limit, Objective, check_objectives
+from detsearch.search.objective import MAXIMISED, MINIMISED, Limit, Objective, check_objectives
 from detsearch.training.settings import TrainingSettings
+from detsearch.yamlfile import Section
+
+FIGURES: Final = MAXIMISED | MINIMISED
+"""What every trained candidate has, by the names that objectives use."""
+
+COSTS: Final = MINIMISED - {"train_seconds"}
+"""Those that are known before training: what limits may be about."""
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class DataSettings(_Section):
+class DataSettings(Section):
     """Which images. Split names may be joined: ``train+val``."""
 
     file: str = Field(description="Data file (YAML); a relative path is read from the working directory.")
@@ -29,7 +34,7 @@ class DataSettings(_Section):
     cache_mb: int = Field(512, ge=0, description="Memory for decoded images, MiB per training process; 0: none kept.")
 
 
-class LatencySettings(_Section):
+class LatencySettings(Section):
     """How long latency is measured: batch 1, image on the device, post-processing at a fixed load."""
 
     warmup: int = Field(5, ge=1, le=10_000, description="Runs in a group of warm-up runs; they go on until steady.")
@@ -38,13 +43,13 @@ class LatencySettings(_Section):
     threads: int | None = Field(None, ge=1, le=1024, description="CPU threads; null: one per core.")
 
 
-class EvaluationSettings(_Section):
+class EvaluationSettings(Section):
     """How a trained detector is scored."""
 
     batch: int = Field(8, ge=1, le=4096, description="Images per forward pass.")
 
 
-class Run(_Section):
+class Run(Section):
     """What trainings and searches share."""
 
     data: DataSettings
@@ -63,7 +68,7 @@ class TrainRecipe(Run):
     detector: str = Field(description="Preset, code such as resnet18/fpn/retinanet@512x512, or a file that holds one.")
 
 
-class SearchSettings(_Section):
+class SearchSettings(Section):
     """How candidates are proposed and which are left out before training."""
 
     strategy: Literal["evolution", "random"] = Field("evolution", description="evolution (SM-NAS), or random search.")
@@ -72,14 +77,14 @@ class SearchSettings(_Section):
     slack: float = Field(0.0, ge=0, le=1, description="AP by which pruning must be sure, against noise.")
 
 
-class BudgetSettings(_Section):
+class BudgetSettings(Section):
     """When the search ends: whichever comes first."""
 
     trials: int = Field(40, ge=1, description="Candidates that are trained, failed ones included, pruned ones not.")
     hours: float | None = Field(None, gt=0, description="Wall time of one run of the command; null: no limit.")
 
 
-class ExecutionSettings(_Section):
+class ExecutionSettings(Section):
     """Where trials run."""
 
     workers: int = Field(1, ge=1, le=1024, description="Trials at once, each in a process of its own.")
@@ -91,7 +96,9 @@ class SearchRecipe(Run):
 
     space: dict[str, list[Any]] = Field(
         default_factory=dict,
-        description="Choices for backbone, neck, proposals, head, norm and input; parts not named keep the defaults.",
+        description="Lists of choices for backbone, neck, proposals, head, norm and input; parts not named keep the "
+        "defaults. A choice is a module's text, such as fpn(levels=3-4-5), or a mapping that stands for the product of "
+        "its lists: {fpn: {levels: [3-4-5, 2-3-4-5], width: [64, 128]}}. `detsearch modules` lists modules and fields.",
     )
     objectives: list[str] = Field(
         ["ap:max", "latency_ms:min"], description="What the front is about: NAME:max or :min."
@@ -105,15 +112,30 @@ class SearchRecipe(Run):
     @classmethod
     def _objectives(cls, texts: list[str]) -> list[str]:
         try:
-            check_objectives([Objective.parse(text) for text in texts])
+            objectives = [Objective.parse(text) for text in texts]
+            check_objectives(objectives)
         except UserError as error:
             raise ValueError(str(error)) from None
+        _known([objective.name for objective in objectives], FIGURES)
         return texts
 
     @field_validator("limits")
     @classmethod
     def _limits(cls, texts: list[str]) -> list[str]:
         try:
-            return [str(Limit.parse(text)) for text in texts]
+            limits = [Limit.parse(text) for text in texts]
         except UserError as error:
             raise ValueError(str(error)) from None
+        _known([limit.name for limit in limits], COSTS)
+        return [str(limit) for limit in limits]
+
+
+def _known(names: list[str], figures: Set[str]) -> None:
+    """ValueError, with a suggestion, for a name that is no figure."""
+    for name in names:
+        if name not in figures:
+            near = difflib.get_close_matches(name, figures, 1)
+            raise ValueError(
+                f"one of {', '.join(sorted(figures))}; {name!r} is none"
+                + (f", did you mean {near[0]}?" if near else "")
+            )

@@ -10,9 +10,10 @@ from detsearch.arch.presets import resolve
 from detsearch.cost.latency import device_name
 from detsearch.errors import RecipeError, ResourceError
 from detsearch.files import write_json
-from detsearch.runs.data import load_split
+from detsearch.runs.checks import check_run, load_splits
 from detsearch.runs.device import resolve_device
 from detsearch.runs.fit import fit, score_with
+from detsearch.runs.identity import deciding, located
 from detsearch.runs.interrupt import Stop
 from detsearch.runs.recipe import load_recipe, write_recipe
 from detsearch.runs.settings import TrainRecipe
@@ -32,8 +33,9 @@ def train_recipe(recipe: TrainRecipe, folder: Path, *, progress: TrainingProgres
     """
     spec = resolve(recipe.detector)
     device = resolve_device(recipe.device)
-    train_set, val_set = load_split(recipe.data.file, recipe.data.train), load_split(recipe.data.file, recipe.data.val)
-    test_set = None if recipe.data.test is None else load_split(recipe.data.file, recipe.data.test)
+    splits = load_splits(recipe)
+    train_set, val_set = splits[recipe.data.train], splits[recipe.data.val]
+    check_run(recipe, [spec.network], device)
     prepare_folder(folder, recipe)
     with Stop() as stop:
         context = TrialContext(folder=folder, device=device, should_stop=stop.requested)
@@ -41,9 +43,9 @@ def train_recipe(recipe: TrainRecipe, folder: Path, *, progress: TrainingProgres
             spec, recipe, train_set=train_set, val_set=val_set, seed=recipe.seed, context=context, progress=progress
         )
     scores = {
-        dataset.split: score_with(recipe, trained.detector, spec.input, dataset, device).to_json()
-        for dataset in (val_set, test_set)
-        if dataset is not None
+        name: score_with(recipe, trained.detector, spec.input, splits[name], device).to_json()
+        for name in dict.fromkeys((recipe.data.val, recipe.data.test))
+        if name is not None
     }
     found = {
         "code": format_detector(spec),
@@ -64,11 +66,16 @@ def train_recipe(recipe: TrainRecipe, folder: Path, *, progress: TrainingProgres
 def prepare_folder(folder: Path, recipe: TrainRecipe) -> None:
     """Make the folder and write the recipe into it; RecipeError if it holds the run of another recipe."""
     path = folder / RECIPE
-    if path.exists() and load_recipe(TrainRecipe, path) != recipe:
+    if path.exists() and not _same(load_recipe(TrainRecipe, path), recipe):
         hint = "choose another --out, or repeat the command that it was made with"
         raise RecipeError(str(folder), "an empty folder or one of the same recipe", "another run's", hint)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ResourceError(str(folder), "a folder that can be written", error.strerror) from None
-    write_recipe(recipe, path)
+    write_recipe(located(recipe), path)
+
+
+def _same(first: TrainRecipe, second: TrainRecipe) -> bool:
+    files = located(first).data.file, located(second).data.file
+    return files[0] == files[1] and first.device == second.device and deciding(first) == deciding(second)

@@ -5,18 +5,17 @@ from __future__ import annotations
 from typing import Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from detsearch.errors import ResourceError
+from detsearch.yamlfile import Section
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
 
-class TrainingSettings(BaseModel):
+class TrainingSettings(Section):
     """Stochastic gradient descent with a linear warm-up and a cosine to the end. Learning rate, momentum, decay and
     batch default to those of the RetinaNet paper (section 4.1), which begins with a pretrained backbone."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     epochs: int = Field(12, ge=1, le=100_000, description="Passes over the training images.")
     batch: int = Field(16, ge=1, le=65_536, description="Images per optimiser step.")

@@ -7,7 +7,7 @@ import pytest
 
 from detsearch.arch.catalogue import catalogue
 from detsearch.arch.code import format_detector, parse_detector
-from detsearch.arch.presets import PRESETS, network_of, preset, resolve
+from detsearch.arch.presets import PRESETS, preset, resolve
 from detsearch.errors import SpecError
 from detsearch.types import InputSize
 
@@ -22,7 +22,6 @@ def test_every_preset_is_valid_and_canonical(name: str) -> None:
     catalogue().check_input(spec)
     assert format_detector(spec) == PRESETS[name]
     assert resolve(name) == resolve(f" {name}\n") == spec
-    assert network_of(name) == spec.network
 
 
 def test_presets_are_distinct() -> None:
@@ -33,12 +32,10 @@ def test_presets_are_distinct() -> None:
 def test_resolve_reads_a_detector(text: str) -> None:
     assert resolve(text) == SPEC
     assert resolve(text, InputSize(256, 256)) == SPEC.network.at(InputSize(256, 256))
-    assert network_of(text) == SPEC.network
 
 
 def test_resolve_reads_a_network_with_a_size() -> None:
     assert resolve(NETWORK, SPEC.input) == SPEC
-    assert network_of(NETWORK) == SPEC.network
     with pytest.raises(SpecError, match=r"expected an input size, .* add @WxH"):
         resolve(NETWORK)
 
@@ -49,7 +46,6 @@ def test_resolve_reads_a_file(tmp_path: Path, content: str) -> None:
         file = tmp_path / name
         file.write_text(content)
         assert resolve(str(file)) == SPEC
-        assert network_of(str(file)) == SPEC.network
         assert resolve(str(file), InputSize(640, 640)).input == InputSize(640, 640)
 
 
@@ -133,3 +129,10 @@ def test_a_mistake_gets_a_suggestion() -> None:
 def test_the_size_that_is_asked_for_is_checked_too() -> None:
     with pytest.raises(SpecError, match="at least 128 pixels a side"):
         resolve("retinanet_r18_fpn", InputSize(96, 96))
+
+
+@pytest.mark.parametrize("text", ["resnet18", "basicblock_8_1-21-21-21"])
+def test_a_backbone_alone_is_answered_with_a_whole_detector(text: str) -> None:
+    with pytest.raises(SpecError, match=f"as in {text}/fpn/retinanet@512x512"):
+        resolve(text)
+    assert resolve(f"{text}/fpn/retinanet@512x512").network.backbone is not None

@@ -119,7 +119,10 @@ def test_eval_and_predict(checkpoint: Path, data_file: Path, tmp_path: Path, cap
 
 def test_modules_and_schema(capsys: Out) -> None:
     assert run(["modules", "--json"]) == OK
-    assert "fpn" in {row["token"] for row in json.loads(capsys.readouterr().out)["modules"]}
+    rows = {row["token"]: row for row in json.loads(capsys.readouterr().out)["modules"]}
+    assert {"name": "extra_from", "accepts": "p5 or c5", "default": "p5"} in rows["fpn"]["fields"]
+    assert run(["modules"]) == OK
+    assert "depth=4: an integer" in capsys.readouterr().out
     assert run(["schema", "search"]) == OK
     schema = json.loads(capsys.readouterr().out)
     assert schema["additionalProperties"] is False
@@ -152,7 +155,14 @@ def _not_a_checkpoint(folder: Path) -> str:
         ["train", TINY, "--data", "synthetic", "--device", "cuda:99"],
         ["train", "--study", "nosuch", "--trial", "0"],
         ["train", "--study", "nosuch"],
+        ["train"],
+        ["train", TINY, "--data", "synthetic", "--set", "training.epochs=true"],
+        ["train", TINY, "--data", "synthetic", "--set", "seed=2001-99-99"],
+        ["describe", "resnet18"],
         ["search", "structure"],
+        ["search", "structure", "--data", "synthetic", "--set", "weights=nosuch.pt"],
+        ["search", "structure", "--data", "synthetic", "--set", "objectives=['cost:min']"],
+        ["search", "structure", "--data", "synthetic", "--set", "space.input=[512x512, 8x8]"],
         ["search", "structure", "--recipe", "nosuch.yaml"],
         ["search", "structure", "--data", "synthetic", "--set", "space.backbone=[resnet5]"],
         ["search", "structure", "--data", "synthetic", "--set", "space.spine=[resnet18]"],
@@ -191,6 +201,21 @@ def test_a_defect_of_ours_is_1(monkeypatch: pytest.MonkeyPatch, capsys: Out) -> 
     monkeypatch.setattr("detsearch.runs.inspect.describe", broken)
     assert run(["describe", "retinanet_slim"]) == DEFECT
     assert "in our code" in capsys.readouterr().err
+
+
+def test_a_search_that_trains_nothing_says_why(data_file: Path, tmp_path: Path, capsys: Out) -> None:
+    backbone, neck, head, norm, size = TINY.replace("@", "/").split("/")
+    space = f"space={{backbone: [{backbone}], neck: ['{neck}'], head: ['{head}'], norm: [{norm}], input: [{size}]}}"
+    out = tmp_path / "study"
+    command = ["search", "structure", "--data", str(data_file), "--out", str(out), "--device", "cpu", "--set", space]
+    settings = ["limits=[params<=1]", "latency.seconds=0.01", "latency.runs=3", "latency.warmup=1"]
+    assert run([*command, *(part for text in settings for part in ("--set", text))]) == MENDABLE
+    printed = capsys.readouterr().err
+    assert "a space of 1 detectors" in printed
+    assert "trained candidate" in printed.splitlines()[-1]
+    assert "params" in printed.splitlines()[-1]
+    assert run(["report", str(out), "--json"]) == OK
+    assert all(Path(path).is_file() for path in json.loads(capsys.readouterr().out)["report"])
 
 
 def test_a_loss_that_diverges_ends_the_run_with_its_reason(data_file: Path, tmp_path: Path, capsys: Out) -> None:

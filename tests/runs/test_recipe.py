@@ -21,6 +21,21 @@ def test_settings_and_options_override_the_file(tmp_path: Path) -> None:
     assert (recipe.data.train, recipe.seed, recipe.device) == ("train+val", 7, "auto")
 
 
+def test_a_float_of_yaml_1_1_that_reads_as_text_is_a_number() -> None:
+    recipe = load_recipe(TrainRecipe, None, ["detector=x", "data.file=d", "training.lr=1e-3", "training.momentum=0"])
+    assert (recipe.training.lr, recipe.training.momentum) == (0.001, 0)
+    assert load_recipe(TrainRecipe, None, ["detector=x", "data.file=d", "training.decay_norm_bias=false"])
+
+
+def test_options_are_named_and_what_is_missing_is_asked_for() -> None:
+    with pytest.raises(RecipeError, match=r"^command line: training\.epochs"):
+        load_recipe(TrainRecipe, None, ["detector=x", "data.file=d"], {"training.epochs": 0})
+    with pytest.raises(RecipeError, match="give DETECTOR and --data"):
+        load_recipe(TrainRecipe, None)
+    with pytest.raises(RecipeError, match="give --data"):
+        load_recipe(SearchRecipe, None, ["data.train=train"])
+
+
 def test_what_was_used_can_be_read_again(tmp_path: Path) -> None:
     recipe = load_recipe(SearchRecipe, builtin("demo"), ["seed=3"])
     write_recipe(recipe, tmp_path / "recipe.yaml")
@@ -41,6 +56,13 @@ def test_what_was_used_can_be_read_again(tmp_path: Path) -> None:
         ("detector: x\ndata: {file: d}\n", ["seed=1", "seed.epochs=1"], "seed"),
         ("detector: x\ndata: {file: d}\n", ["training.lr=[1"], "training.lr"),
         ("detector: x\ndata: {file: d}\ntraining: {batch: 8, accumulate: 3}\n", [], "accumulate"),
+        ("detector: x\ndata: {file: d}\n", ["seed=2001-99-99"], "--set seed"),
+        ("detector: x\ndata: {file: d}\n", ['seed=!!int ""'], "--set seed"),
+        ("detector: x\ndata: {file: d}\n", ["seed=" + "[" * 5000], "--set seed"),
+        ("detector: x\ndata: {file: d}\n", ["training.epochs=true"], "--set: training.epochs"),
+        ("detector: x\ndata: {file: d}\n", ["augmentation.scale=[0.5, true]"], "--set: augmentation.scale"),
+        ("detector: x\ndata: {file: d}\ntraining: {lr: true}\n", ["training.epochs=2"], "r.yaml: training.lr"),
+        ("detector: x\ndata: {file: d}\ntraining: {batch: 8}\n", ["training.accumulate=3"], "r.yaml, --set"),
         ("- a\n", [], "r.yaml"),
         ("a: [\n", [], "r.yaml"),
     ],
@@ -59,6 +81,11 @@ def test_mistakes_are_named_in_one_line(tmp_path: Path, text: str, settings: lis
     [
         ("objectives=[ap]", None),
         ("objectives=[goodness]", "objectives"),
+        ("objectives=['goodness:max']", "objectives"),
+        ("objectives=['latency:min']", "did you mean latency_ms"),
+        ("objectives=['ar_100:max', macs]", None),
+        ("limits=[latency<=3]", "did you mean latency_ms"),
+        ("limits=[train_seconds<=3]", "limits"),
         ("objectives=[ap,ap]", "objectives"),
         ("limits=[latency_ms>3]", "limits"),
         ("limits=[latency_ms<=3]", None),

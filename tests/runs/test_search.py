@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from detsearch.errors import DataError, RecipeError, StudyError
+from detsearch.errors import CheckpointError, DataError, RecipeError, ResourceError, StudyError
 from detsearch.report.study import write_report
 from detsearch.runs.recipe import load_recipe
 from detsearch.runs.search import read_test_scores, recipe_of_trial, search_structure
-from detsearch.runs.settings import SearchRecipe
+from detsearch.runs.settings import COSTS, FIGURES, SearchRecipe
 from detsearch.search.ledger import read_study
 from detsearch.search.pareto import front
 from detsearch.search.study import Ending
@@ -36,6 +36,9 @@ def test_from_recipe_to_report(tmp_path: Path, search_file: Path) -> None:
         assert {"ap", "latency_ms", "macs", "voc_ap50"} <= set(trial.values())
         assert trial.metrics is not None
         assert trial.metrics.provenance["split"] == "val"
+        assert set(trial.cost.values()) == COSTS
+        # Whatever is undefined without large objects in the set is left out.
+        assert FIGURES - {"ap_medium", "ap_large", "ar_medium", "ar_large"} <= set(trial.values()) <= FIGURES
     best = front(study.trials, study.objectives)
     assert set(read_test_scores(out)) == {trial.number for trial in best}
 
@@ -51,7 +54,9 @@ def test_from_recipe_to_report(tmp_path: Path, search_file: Path) -> None:
 
     # The same command again has nothing left to do; a larger budget goes on; another search is refused.
     assert search_structure(recipe, out).trained == 3
-    larger = load_recipe(SearchRecipe, search_file, ["device=cpu", "budget.trials=4"])
+    # What no figure depends on may change meanwhile, and the recipe beside the results says the same from anywhere.
+    harmless = ["training.workers=1", "training.log_steps=3", "data.cache_mb=0", "data.test=null", "evaluation.batch=3"]
+    larger = load_recipe(SearchRecipe, out / "recipe.yaml", ["budget.trials=4", *harmless])
     assert search_structure(larger, out).trained == 4
     other = load_recipe(SearchRecipe, search_file, ["device=cpu", "training.epochs=1"])
     with pytest.raises(StudyError, match="training"):
@@ -62,6 +67,7 @@ def test_limits_and_bad_data_come_before_training(tmp_path: Path, search_file: P
     none = load_recipe(SearchRecipe, search_file, ["device=cpu", "limits=['params<=10']"])
     finished = search_structure(none, tmp_path / "study")
     assert (finished.ending, finished.trained) == (Ending.EXHAUSTED, 0)
+    assert "params" in (finished.reason or "")
     assert all("params" in (trial.reason or "") for trial in read_study(tmp_path / "study").trials)
     missing = load_recipe(SearchRecipe, search_file, ["data.val=nosuch"])
     with pytest.raises(DataError, match="nosuch"):
@@ -70,6 +76,36 @@ def test_limits_and_bad_data_come_before_training(tmp_path: Path, search_file: P
     with pytest.raises(RecipeError, match="space"):
         search_structure(impossible, tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+def test_what_all_trials_share_is_looked_at_first(tmp_path: Path, search_file: Path, data_file: Path) -> None:
+    empty = tmp_path / "empty.yaml"
+    empty.write_text(data_file.read_text() + "objects: [0, 0]\n")
+    for setting, error, named in (
+        ("weights=nosuch.pt", CheckpointError, "nosuch.pt"),
+        ("weights=imagenet", ResourceError, "imagenet"),
+        (f"data.file={empty}", DataError, "split train: expected objects"),
+    ):
+        with pytest.raises(error, match=named):
+            search_structure(load_recipe(SearchRecipe, search_file, ["device=cpu", setting]), tmp_path / "study")
+        assert not (tmp_path / "study").exists()
+
+
+def test_a_test_score_that_failed_is_tried_again(
+    tmp_path: Path, search_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = load_recipe(SearchRecipe, search_file, ["device=cpu", "budget.trials=1", "training.epochs=1"])
+    out = tmp_path / "study"
+    monkeypatch.chdir(tmp_path)
+    relative = recipe.model_copy(update={"data": recipe.data.model_copy(update={"file": "data.yaml"})})
+    search_structure(relative, out)
+    (good,) = read_test_scores(out).values()
+    (out / "test.json").write_text(json.dumps({"0": {"error": "the disk was away"}}))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    finished = search_structure(load_recipe(SearchRecipe, out / "recipe.yaml"), out)
+    assert (finished.trained, finished.reason) == (1, None)
+    assert read_test_scores(out) == {0: good}
 
 
 def test_modules_of_a_third_party_are_searched(tmp_path: Path, search_file: Path, toy_package: Path) -> None:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from detsearch.arch.code import parse_detector
 from detsearch.errors import CheckpointError, DataError, RecipeError, ResourceError
@@ -25,10 +26,14 @@ def test_from_recipe_to_figures(tmp_path: Path, data_file: Path) -> None:
     found = train_recipe(_recipe(data_file), out)
     assert json.loads((out / METRICS).read_text()) == found
     assert load_recipe(TrainRecipe, out / RECIPE) == _recipe(data_file)
+    assert Path(load_recipe(TrainRecipe, out / RECIPE).data.file).is_absolute()
     assert set(found["scores"]) == {"val", "test"}
     assert found["steps"] == 2
 
-    again = train_recipe(_recipe(data_file), out)  # finished already: nothing is trained again
+    # Finished already: nothing is trained again, whatever is set that no weight depends on.
+    again = train_recipe(
+        _recipe(data_file, "training.log_steps=1", "training.checkpoint_epochs=2", "data.cache_mb=0"), out
+    )
     assert again["train_seconds"] == found["train_seconds"]
 
     scored = evaluate_checkpoint(out / "checkpoint.pt", str(data_file), "test", None, device="cpu", batch=2)
@@ -79,6 +84,12 @@ def test_prediction_refuses_what_is_no_image(tmp_path: Path, data_file: Path) ->
     bad.write_bytes(b"\xff\xd8 not an image")
     with pytest.raises(DataError, match=r"bad\.jpg"):
         list(predict_images(tmp_path / "run" / "checkpoint.pt", [bad], None, device="cpu"))
+    good = tmp_path / "good.png"
+    Image.new("RGB", (40, 30)).save(good)
+    answers = predict_images(tmp_path / "run" / "checkpoint.pt", [good, bad], None, device="cpu")
+    with pytest.raises(DataError, match=r"bad\.jpg"):  # before the first answer
+        next(answers)
+    assert len(list(predict_images(tmp_path / "run" / "checkpoint.pt", [good], None, device="cpu"))) == 1
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="empty"):
         list(predict_images(tmp_path / "run" / "checkpoint.pt", [tmp_path / "empty"], None, device="cpu"))

@@ -6,7 +6,7 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Final, TypeAlias
 
@@ -64,10 +64,12 @@ class StructuralSpace:
 
         A choice is a module's text (``none`` for an empty neck or proposals), or a mapping from a token to lists of
         field values, which stands for their product: ``{fpn: {levels: [3-4-5, 2-3-4-5], width: [64, 128]}}``.
-        Parts that are not named keep `DEFAULT_CHOICES`. RecipeError names the list and the entry.
+        Parts that are not named keep `DEFAULT_CHOICES`. RecipeError names the list and the entry, also for a choice
+        that stands in no valid combination.
         """
         if not isinstance(choices, Mapping):
             raise RecipeError("space", f"lists under {', '.join(DIMENSIONS)}", repr(choices))
+        listed = tuple(choices)
         choices = {**DEFAULT_CHOICES, **choices}
         for name, entries in choices.items():
             if name not in DIMENSIONS:
@@ -90,7 +92,24 @@ class StructuralSpace:
             raise RecipeError("space", f"at most {MAX_COMBINATIONS} combinations", str(count), "shorten the lists")
         if not space._valid:
             raise RecipeError("space", "a combination that is valid", f"none ({space._why_empty()})")
+        for name in listed:
+            space._refuse_idle(name)
         return space
+
+    def _refuse_idle(self, name: str) -> None:
+        """RecipeError if a choice of a list stands in no valid combination: who wrote it expects it to be tried."""
+
+        def choice(spec: DetectorSpec) -> Any:
+            return spec.input if name == "input" else getattr(spec.network, name)
+
+        used = {choice(spec) for spec in self._list}
+        for number, value in enumerate(self._dimensions[DIMENSIONS.index(name)]):
+            if value not in used:
+                valid = self._list[0]
+                changed = replace(valid, input=value) if name == "input" else valid.with_network(**{name: value})
+                where = f"space.{name} choice {number + 1}"
+                reason = f"{_text(value)!r}, which is in none (in place of {_text(choice(valid))}: {_fault(changed)})"
+                raise RecipeError(where, "a choice that is valid beside some of the others", reason, "leave it out")
 
     def to_choices(self) -> dict[str, list[str]]:
         """The lists as text, canonical: what identifies a space."""
@@ -136,13 +155,7 @@ class StructuralSpace:
 
     def _why_empty(self) -> str:
         """What is wrong with the first combination."""
-        spec = self._network((0, 0, 0, 0)).at(self.inputs[0])
-        try:
-            catalogue().check(spec.network)
-            catalogue().check_input(spec)
-        except SpecError as error:
-            return f"the first: {error}"
-        return "no reason found"
+        return f"the first: {_fault(self._network((0, 0, 0, 0)).at(self.inputs[0]))}"
 
     def _key(self, spec: DetectorSpec) -> Key:
         net = spec.network
@@ -195,6 +208,16 @@ def _holds(known: Catalogue, network: NetworkSpec) -> bool:
     except SpecError:
         return False
     return True
+
+
+def _fault(spec: DetectorSpec) -> SpecError | None:
+    """What is wrong with a combination."""
+    try:
+        catalogue().check(spec.network)
+        catalogue().check_input(spec)
+    except SpecError as error:
+        return error
+    return None
 
 
 def _fits(known: Catalogue, spec: DetectorSpec) -> bool:

@@ -154,11 +154,29 @@ def test_a_space_too_large_to_enumerate_is_refused(monkeypatch: pytest.MonkeyPat
 
 
 def test_combinations_that_are_not_valid_are_left_out() -> None:
-    space = StructuralSpace.from_choices({"backbone": ["resnet18"], "neck": ["none", "fpn"], "input": ["512x512"]})
-    assert [format_detector(spec) for spec in space.all()] == ["resnet18/fpn/retinanet@512x512"]
+    necks = ["fpn", "fpn(levels=3-4-5)"]
+    space = StructuralSpace.from_choices({"backbone": ["resnet18"], "neck": necks, "input": ["512x512", "64x64"]})
+    first, *others = (format_detector(spec) for spec in space.all())
+    assert first == "resnet18/fpn/retinanet@512x512"
+    assert others == [f"resnet18/fpn(levels=3-4-5)/retinanet@{size}" for size in ("512x512", "64x64")]
+
+
+def test_a_space_of_one_has_no_neighbours() -> None:
+    space = StructuralSpace.from_choices({"backbone": ["resnet18"], "neck": ["fpn"], "input": ["512x512"]})
     only = next(space.all())
     assert list(space.neighbours(only)) == []
     assert space.mutate(only, np.random.default_rng(0)) == only
+
+
+def test_a_listed_choice_that_no_combination_takes_is_refused() -> None:
+    """A default one, which nobody listed, is left out in silence."""
+    found = refusal({"neck": ["fpn", "none"]})
+    assert found.startswith(
+        "space.neck choice 2: expected a choice that is valid beside some of the others, got 'none'"
+    )
+    assert "neck beside retinanet" in found
+    assert "at least 16 pixels a side" in refusal({"input": ["512x512", "8x8"]})
+    assert StructuralSpace.from_choices({"input": ["32x32"]}).size() == 5 * 5
 
 
 def test_a_parent_from_outside_is_brought_back_where_one_change_suffices() -> None:
