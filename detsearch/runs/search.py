@@ -48,7 +48,6 @@ class Finished:
     """Where a search ended: `space` is its size; `trained` and `front` count trials; `reason` is why, where no
     trial was trained."""
 
-    folder: Path
     ending: Ending
     space: int
     trained: int
@@ -112,7 +111,6 @@ def search_structure(
     if ending is not Ending.INTERRUPTED and recipe.data.test is not None:
         score_front(folder, splits[recipe.data.test], recipe, device)
     return Finished(
-        folder=folder,
         ending=ending,
         space=space.size(),
         trained=sum(trial.metrics is not None for trial in trials),
@@ -121,8 +119,8 @@ def search_structure(
     )
 
 
-def score_front(folder: Path, test_set: Dataset, run: Run, device: str) -> dict[int, dict[str, Any]]:
-    """Figures of the front's checkpoints on a split that no choice was made on; kept in the study's folder one by one,
+def score_front(folder: Path, test_set: Dataset, run: Run, device: str) -> None:
+    """Score the checkpoints of the front on a split that no choice was made on; kept one by one in the folder,
     so that each is computed once. A checkpoint that could not be read is tried again."""
     study = read_study(folder)
     best = front(study.trials, study.objectives)
@@ -139,7 +137,6 @@ def score_front(folder: Path, test_set: Dataset, run: Run, device: str) -> dict[
         except CheckpointError as error:
             found[trial.number] = {"error": str(error)}
         write_json(folder / TEST_SCORES, {str(number): figures for number, figures in found.items()})
-    return found
 
 
 def read_test_scores(folder: Path) -> dict[int, dict[str, Any]]:

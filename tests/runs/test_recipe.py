@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import yaml
 
 from detsearch.errors import RecipeError, ResourceError
+from detsearch.evaluation.coco import Accuracy
+from detsearch.evaluation.voc import VocAccuracy
 from detsearch.runs.recipe import builtin, load_recipe, to_yaml, write_recipe
-from detsearch.runs.settings import SearchRecipe, TrainRecipe
+from detsearch.runs.settings import COSTS, FIGURES, SearchRecipe, TrainRecipe
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 
@@ -98,6 +101,11 @@ def test_fields_of_a_search(setting: str, named: str | None) -> None:
         return
     with pytest.raises(RecipeError, match=named):
         load_recipe(SearchRecipe, None, ["data.file=x", setting])
+
+
+def test_the_names_that_objectives_may_use_are_those_that_evaluations_give() -> None:
+    accuracy = {field.name for field in fields(Accuracy)} - {"per_class"}
+    assert {*accuracy, *VocAccuracy(ap50=0.5, per_class={}).values(), "train_seconds"} == FIGURES - COSTS
 
 
 def test_recipes_of_the_project_are_valid() -> None:
