@@ -23,6 +23,7 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
+        _to_disk(partial)
         os.replace(partial, path)
     except OSError as error:
         hint = "free space, or choose another folder"
@@ -30,6 +31,15 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # gone if all went well; where nothing could be written, its folder may be missing
             partial.unlink()
+
+
+def _to_disk(path: Path) -> None:
+    """Else a power cut may leave the new name with nothing in it."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -60,7 +60,9 @@ def train_loader(
 def eval_loader(
     dataset: Images, size: InputSize, *, batch: int, workers: int, divisor: int = 32, cache_mb: int = 0
 ) -> EvalLoader:
-    """All images in order, fitted and nothing more, with their records; the last batch may be smaller.
+    """All images, fitted and nothing more, with their records: first the landscape ones, then the portrait ones, each
+    in order, so that every batch is padded to the whole box that images are fitted into. An image is answered as it
+    would be alone, whatever stands beside it (group norms see the padding), on a tensor as latency is measured on.
 
     An image's stored width / its width in `ImageBatch.sizes` is the horizontal scale, likewise for height: fitting
     rounds each side to whole pixels.
@@ -113,8 +115,9 @@ class EvalLoader:
     ) -> None:
         self._records = dataset.records
         images = PreparedImages(dataset.records, size, enlarge=1.0, limit_mb=cache_mb, shared=workers > 0)
-        self._plan = _InOrder(len(dataset), batch)
-        self._loader = _Loader(_EvalBatches(images, divisor), self._plan, workers)
+        portrait = [record.height > record.width for record in dataset.records]
+        self._plan = _ByOrientation(portrait, batch)
+        self._loader = _Loader(_EvalBatches(images, portrait, size.padded(divisor)), self._plan, workers)
 
     def __len__(self) -> int:
         return len(self._plan)
@@ -140,16 +143,19 @@ class _Shuffled(Sampler[Key]):
             yield self.epoch, tuple(order[number * self._batch : (number + 1) * self._batch])
 
 
-class _InOrder(Sampler[Key]):
-    def __init__(self, count: int, batch: int) -> None:
-        self._count, self._batch = count, batch
+class _ByOrientation(Sampler[Key]):
+    """The keys of batches that hold landscape images only, then of those that hold portrait ones only."""
+
+    def __init__(self, portrait: Sequence[bool], batch: int) -> None:
+        groups = [[i for i, turned in enumerate(portrait) if turned is kind] for kind in (False, True)]
+        self._batches = [tuple(group[i : i + batch]) for group in groups for i in range(0, len(group), batch)]
 
     def __len__(self) -> int:
-        return -(-self._count // self._batch)
+        return len(self._batches)
 
     def __iter__(self) -> Iterator[Key]:
-        for start in range(0, self._count, self._batch):
-            yield 0, tuple(range(start, min(start + self._batch, self._count)))
+        for batch in self._batches:
+            yield 0, batch
 
 
 class _TrainBatches(Dataset[tuple[ImageBatch, Targets]]):
@@ -184,17 +190,22 @@ class _TrainBatches(Dataset[tuple[ImageBatch, Targets]]):
 
 
 class _EvalBatches(Dataset[tuple[ImageBatch, tuple[int, ...]]]):
-    def __init__(self, images: PreparedImages, divisor: int) -> None:
-        self._images, self._divisor = images, divisor
+    def __init__(self, images: PreparedImages, portrait: Sequence[bool], box: InputSize) -> None:
+        self._images, self._portrait = images, portrait
+        self._long, self._short = max(box.width, box.height), min(box.width, box.height)
 
     def __getitem__(self, key: Key) -> tuple[ImageBatch, tuple[int, ...]]:
-        return pad([self._images[position] for position in key[1]], self._divisor), key[1]
+        positions = key[1]
+        turned = self._portrait[positions[0]]
+        least = (self._long, self._short) if turned else (self._short, self._long)
+        return pad([self._images[position] for position in positions], 1, least=least), positions
 
 
-def pad(images: Sequence[Tensor], divisor: int = 32) -> ImageBatch:
-    """Images (3, h, w) of any sizes as one batch (B, 3, H, W), H and W multiples of `divisor`."""
+def pad(images: Sequence[Tensor], divisor: int = 32, *, least: tuple[int, int] = (1, 1)) -> ImageBatch:
+    """Images (3, h, w) of any sizes as one batch (B, 3, H, W), H and W multiples of `divisor` and at least `least`."""
     sizes = torch.tensor([image.shape[1:] for image in images])
-    height, width = (-(-int(side) // divisor) * divisor for side in sizes.amax(dim=0))
+    needed = torch.maximum(sizes.amax(dim=0), torch.tensor(least))
+    height, width = (-(-int(side) // divisor) * divisor for side in needed)
     pixels = images[0].new_zeros((len(images), 3, height, width))
     for i, image in enumerate(images):
         pixels[i, :, : image.shape[1], : image.shape[2]] = image

@@ -35,6 +35,12 @@ class ProposalModule(Protocol):
 
 
 class Head(Protocol):
+    """`score_threshold`: the least score of a detection. `candidates`: how many boxes of a level, or of all proposals,
+    at most are decoded and go through suppression. Both may be changed at any time; a latency measurement does."""
+
+    score_threshold: float
+    candidates: int
+
     def losses(
         self, features: list[Tensor], images: ImageBatch, targets: Targets, proposals: Proposals | None
     ) -> dict[str, Tensor]:

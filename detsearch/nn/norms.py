@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 import torch
 from torch import Tensor, nn
@@ -38,13 +38,18 @@ class WSConv2d(nn.Conv2d):
         output: Tensor = self._conv_forward(input, self._filters(), self.bias)
         return output
 
+    def train(self, mode: bool = True) -> Self:
+        self._kept = None
+        return super().train(mode)
+
     def _filters(self) -> Tensor:
         if torch.is_grad_enabled() or self.training or torch.compiler.is_compiling():
             self._kept = None
             return self.standardised()
         weight = self.weight
-        # The counter tells writing in place, the rest that the parameter was exchanged, moved or laid out anew. The
-        # weight itself is kept too, so that no other tensor can come to lie at its address.
+        # The counter tells writing in place (through ``.data`` it does not: call train() and eval() after that), the
+        # rest that the parameter was exchanged, moved or laid out anew. The weight itself is kept too, so that no other
+        # tensor can come to lie at its address.
         version = 0 if weight.is_inference() else weight._version
         state = (weight.data_ptr(), version, weight.dtype, weight.stride(), weight.device)
         if self._kept is None or self._kept[0] != state:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import colorsys
 import random
 from collections.abc import Sequence
+from itertools import chain
+from itertools import count as numbers
 from pathlib import Path
 
 import numpy as np
@@ -70,11 +72,11 @@ def _label(
 def draw_samples(datafile: DataFile, folder: Path, count: int, seed: int) -> list[Path]:
     """Draw `count` images of every split, chosen at random, as PNG files in `folder`; their paths.
 
-    Images that cannot be used are passed over. ResourceError if the folder cannot be written.
+    Images that cannot be used, damaged ones among them, are passed over. ResourceError if the folder cannot be written.
     """
     paths: list[Path] = []
     for split in datafile.splits:
-        dataset, _ = datafile.inspect(split)
+        dataset, _ = datafile.inspect(split, decode=True)
         chosen = random.Random(f"{seed} {split}").sample(range(len(dataset)), min(count, len(dataset)))
         for record in (dataset.records[i] for i in sorted(chosen)):
             image = draw_boxes(record.load(), record.boxes, record.labels.tolist(), dataset.classes)
@@ -89,7 +91,8 @@ def draw_prediction(
 ) -> Path:
     """Draw the detections of an image from `threshold` on into a PNG copy of it in `folder`; its path.
 
-    DataError if the image cannot be read, ResourceError if the folder cannot be written.
+    The copy's name has a number where another file stands already; nothing is overwritten. DataError if the image
+    cannot be read, ResourceError if the folder cannot be written.
     """
     kept = prediction.scores >= threshold
     image = draw_boxes(
@@ -99,7 +102,8 @@ def draw_prediction(
         names,
         prediction.scores[kept].tolist(),
     )
-    drawn = folder / f"{path.stem}.png"
+    names_left = (f"{path.stem}{suffix}.png" for suffix in chain([""], (f"-{n}" for n in numbers(2))))
+    drawn = next(folder / name for name in names_left if not (folder / name).exists())
     save_image(image, drawn)
     return drawn
 

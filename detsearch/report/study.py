@@ -60,7 +60,8 @@ def study_view(study: StudyRecord) -> StudyView:
         data=_data(recipe, read_data_summary(study.folder)),
         versions={name: version(name) for name in ("detsearch", "torch", "torchvision")},
         commands={
-            "Repeat or go on": f"detsearch search structure --recipe {place}/{RECIPE} --out {place}",
+            "Go on, with more trials": f"detsearch search structure --recipe {place}/{RECIPE} --out {place} --trials N",
+            "Repeat from the start": f"detsearch search structure --recipe {place}/{RECIPE} --out {place}-again",
             "List the trials": f"detsearch study show {place}",
         },
         train_commands={

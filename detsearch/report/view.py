@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
@@ -14,7 +14,7 @@ from detsearch.arch.spec import DetectorSpec
 from detsearch.search.objective import Limit, Objective, check_objectives
 from detsearch.search.pareto import front
 from detsearch.search.trial import Trial, TrialState
-from detsearch.types import Latency
+from detsearch.types import Latency, LatencyProtocol
 
 UNSTEADY: Final = "†"
 """Marks a latency whose clock was not steady."""
@@ -103,17 +103,26 @@ def protocols(trials: Sequence[Trial]) -> list[str]:
 
     More than one line means that latencies of this study were not all measured alike.
     """
-    lines = []
+    ways: dict[str, list[LatencyProtocol]] = {}
     for trial in trials:
         if (latency := latency_of(trial)) is not None:
-            known = asdict(latency.protocol)
-            lines.append(
-                f"{known['device_name']} ({known['device']}), {known['runtime']} runtime, {known['precision']}"
-                + (f", {known['threads']} threads" if known["threads"] else "")
-                + f", batch {known['batch']}; median of {known['runs']} runs after {known['warmup']} to warm up; "
-                + f"includes {known['includes']}; excludes {known['excludes']}"
+            known = latency.protocol
+            way = (
+                f"{known.device_name} ({known.device}), {known.runtime} runtime, {known.precision}"
+                + (f", {known.threads} threads" if known.threads else "")
+                + f", batch {known.batch}; includes {known.includes}; excludes {known.excludes}"
             )
-    return list(dict.fromkeys(lines))
+            ways.setdefault(way, []).append(known)
+    return [
+        f"{way}; median of {_range([known.runs for known in alike])} runs "
+        f"after {_range([known.warmup for known in alike])} to warm up"
+        for way, alike in ways.items()
+    ]
+
+
+def _range(counts: Sequence[int]) -> str:
+    """How often something was done: a fast detector is run more often in the same time."""
+    return str(min(counts)) if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
 
 
 def steadiness(trials: Sequence[Trial]) -> str:

@@ -13,8 +13,10 @@ BUILTIN: Final = ("synthetic", "synthetic-easy")
 """Built-in sets: what to write instead of the path of a data file."""
 
 
+@lru_cache(maxsize=8)
 def open_datafile(file: str) -> DataFile:
-    """The data file at a path, or a built-in one by its name; DataError if it cannot be read."""
+    """The data file at a path, or a built-in one by its name, read once in a process, so that its splits share what it
+    finds out (the classes of VOC); DataError if it cannot be read."""
     return load_datafile(builtin(file) if file in BUILTIN else file)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Final
 
 import torch
 
@@ -62,15 +62,11 @@ class EagerRuntime:
 
     @contextmanager
     def nominal_load(self) -> Iterator[None]:
-        """Every `score_threshold` in the detector is 0 within, and no `candidates` above `NOMINAL_CANDIDATES`."""
-        saved: list[tuple[Any, str, float]] = []
-        for module in self.detector.modules():
-            for name, limit in (("score_threshold", 0.0), ("candidates", NOMINAL_CANDIDATES)):
-                if hasattr(module, name):
-                    saved.append((module, name, getattr(module, name)))
-                    setattr(module, name, min(limit, getattr(module, name)))
+        """The head's `score_threshold` is 0 within, and its `candidates` are at most `NOMINAL_CANDIDATES`."""
+        head = self.detector.head
+        before = head.score_threshold, head.candidates
+        head.score_threshold, head.candidates = 0.0, min(NOMINAL_CANDIDATES, head.candidates)
         try:
             yield
         finally:
-            for module, name, value in saved:
-                setattr(module, name, value)
+            head.score_threshold, head.candidates = before

@@ -7,7 +7,6 @@ Writing is atomic: a kill, or a full disk, leaves the previous file as it was.
 
 from __future__ import annotations
 
-import os
 import pickle
 import warnings
 import zipfile
@@ -69,8 +68,6 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     try:
         with replacing(path) as partial, partial.open("wb") as file:
             torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
     except RuntimeError as error:  # what torch makes of a write that the disk refuses
         reason = getattr(error.__context__, "strerror", None) or str(error).splitlines()[0]
         hint = "free space, or choose another folder"

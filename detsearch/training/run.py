@@ -86,7 +86,7 @@ class TrainingRun:
         """One optimiser step on a batch that comes in parts.
 
         Losses are means over images, so a part weighs as much as it has images, and the split does not show.
-        Raises TrainingError, nothing updated, if a loss or the gradient is not finite.
+        Raises TrainingError, no weight updated, if a loss or the gradient is not finite.
         """
         with shared(str(self.device)):
             seed_all(self.seed, self.step)
@@ -100,6 +100,8 @@ class TrainingRun:
             for group in self.optimiser.param_groups:
                 group["lr"] = self.settings.scaled_lr * self.schedule.factor(self.step)
             self.optimiser.step()
+            # The fused step does not tell autograd that it wrote, on which whoever keeps a function of weights relies.
+            torch.autograd.graph.increment_version(list(self.detector.parameters()))
             self.optimiser.zero_grad(set_to_none=True)
             if self.ema is not None:
                 self.ema.update(self.detector)

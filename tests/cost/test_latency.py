@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from detsearch.arch.code import parse_network
 from detsearch.build import build
 from detsearch.cost import device_lock, latency
-from detsearch.cost.latency import measure
+from detsearch.cost.latency import REPEATS, measure
 from detsearch.nn.structures import Detections, ImageBatch
 from detsearch.runtime.eager import EagerRuntime
 from detsearch.types import CostMetrics, InputSize
@@ -114,23 +114,23 @@ def test_a_slow_detector_is_not_measured_beyond_the_limit():
 def test_a_drifting_clock_is_not_steady(factor):
     levels = [0.01 * factor**i for i in (0, 1)]
     both = [*repeat(levels[0], 10), *repeat(levels[1], 10)]
-    runtime = scripted(*repeat(0.01, 10), *both, *both, then=0.0)
+    runtime = scripted(*repeat(0.01, 10), *both * (1 + REPEATS), then=0.0)
     found = measure(runtime, SIZE, runs=20, seconds=0.1, clock=runtime.clock)
     assert not found.steady
-    assert len(runtime.images) == 50  # warm-up, the measurement, one repetition
+    assert len(runtime.images) == 10 + 20 * (1 + REPEATS)  # warm-up, the measurement, its repetitions
 
 
 def test_a_wide_spread_is_not_steady():
-    runtime = scripted(*repeat(0.01, 10), *[0.01, 0.013] * 20, then=0.0)
+    runtime = scripted(*repeat(0.01, 10), *[0.01, 0.013] * 10 * (1 + REPEATS), then=0.0)
     assert not measure(runtime, SIZE, runs=20, seconds=0.1, clock=runtime.clock).steady
 
 
-def test_a_disturbed_measurement_is_repeated_once_and_the_steadier_one_given():
-    runtime = scripted(*repeat(0.01, 10), *[0.01, 0.02] * 10, *repeat(0.011, 20), then=0.0)
+def test_a_disturbed_measurement_is_repeated_until_it_is_steady():
+    runtime = scripted(*repeat(0.01, 10), *[0.01, 0.02] * 10, then=0.011)
     found = measure(runtime, SIZE, runs=20, seconds=0.1, clock=runtime.clock)
     assert found.steady
     assert found.median_ms == pytest.approx(11)
-    runtime = scripted(*repeat(0.01, 10), *[0.01, 0.013] * 10, *[0.01, 0.02] * 10, then=0.0)
+    runtime = scripted(*repeat(0.01, 10), *[0.01, 0.013] * 10, *[0.01, 0.02] * 10 * REPEATS, then=0.0)
     found = measure(runtime, SIZE, runs=20, seconds=0.1, clock=runtime.clock)
     assert not found.steady
     assert found.median_ms == pytest.approx(11.5)
@@ -140,7 +140,7 @@ def test_a_disturbed_measurement_is_repeated_once_and_the_steadier_one_given():
 @given(st.lists(st.floats(0.1, 1.0), min_size=4, max_size=40))
 def test_statistics_are_those_of_the_standard_library(durations):
     count = len(durations)
-    runtime = scripted(*repeat(0.01, 2), *durations, *durations, then=0.0)  # steady or not, the same
+    runtime = scripted(*repeat(0.01, 2), *durations * (1 + REPEATS), then=0.0)  # steady or not, the same
     found = measure(runtime, SIZE, warmup=1, runs=count, seconds=0.1, limit=1e9, clock=runtime.clock)
     low, _, high = statistics.quantiles(durations, n=4, method="inclusive")
     assert found.median_ms == pytest.approx(1e3 * statistics.median(durations), rel=1e-6)

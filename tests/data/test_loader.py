@@ -134,21 +134,37 @@ def test_portrait_landscape_empty_and_one_pixel_images_share_a_batch(tmp_path: P
     ]
     data = dataset(*records)
     fitted = [(48, 64), (64, 48), (48, 48), (3, 64)]
-    ((images, found),) = eval_loader(data, SIZE, batch=8, workers=0)
-    assert images.pixels.shape == (4, 3, 64, 64)
-    assert images.pixels.dtype == torch.uint8
-    assert images.sizes.tolist() == [list(size) for size in fitted]
-    assert found == records
-    for i, (height, width) in enumerate(fitted):
-        outside = images.pixels[i].clone()
-        outside[:, :height, :width] = 0
-        assert not outside.any()
-        assert images.pixels[i, :, :height, :width].any()
+    batches = list(eval_loader(data, SIZE, batch=8, workers=0))
+    assert [[records.index(r) for r in found] for _, found in batches] == [[0, 2, 3], [1]]
+    for (images, found), shape in zip(batches, [(64, 64), (64, 64)], strict=True):
+        assert images.pixels.shape == (len(found), 3, *shape)
+        assert images.pixels.dtype == torch.uint8
+        for pixels, size, known in zip(images.pixels, images.sizes, found, strict=True):
+            height, width = fitted[records.index(known)]
+            assert size.tolist() == [height, width]
+            outside = pixels.clone()
+            outside[:, :height, :width] = 0
+            assert not outside.any()
+            assert pixels[:, :height, :width].any()
 
     ((images, targets),) = train_loader(data, SIZE, batch=4, seed=0, augmentation=Augmentation.none(), workers=0)
     assert sorted(targets.valid.sum(dim=1).tolist()) == [0, 1, 1, 1]
     ends = targets.boxes[:, 0, [3, 2]][targets.valid[:, 0]]
     assert torch.equal(ends, images.sizes[targets.valid[:, 0]].float())  # the box still covers the whole image
+
+
+def test_evaluation_pads_every_image_to_the_whole_box(tmp_path: Path) -> None:
+    """However wide or flat its neighbours are: the tensor of an image, and so its answer, is always the same."""
+    shapes = [(128, 32), (128, 96), (32, 128), (96, 128)]
+    data = dataset(*(record(save_image(tmp_path / f"{i}.png", w, h), w, h, [], image_id=i)
+                     for i, (w, h) in enumerate(shapes)))  # fmt: skip
+    for batch in (1, 2, 4):
+        shown = {
+            known.image_id: tuple(images.pixels.shape[2:])
+            for images, found in eval_loader(data, InputSize(128, 96), batch=batch, workers=0)
+            for known in found
+        }
+        assert shown == {0: (96, 128), 1: (96, 128), 2: (128, 96), 3: (128, 96)}
 
 
 def test_batch_without_any_box(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from detsearch.search.ledger import read_study
 from detsearch.search.trial import TrialState
 from tests.search.codec import TOY_CODEC
 
-KILLS, TRIALS, EPOCHS = 12, 16, 10
+KILLS, TRIALS, EPOCHS = 12, 16, 40  # more work than all kills leave time for, also on a fast machine
 
 LAUNCHER = f"""
 import os, sys

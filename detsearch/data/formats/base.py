@@ -73,13 +73,14 @@ class DataFile(BaseModel, ABC):
         return located
 
     def split(self, name: str) -> Dataset:
-        """The split `name`, or several joined by ``+`` (``train+val``), every image's header and end checked.
+        """The split `name`, or several joined by ``+`` (``train+val``), every image's header and end checked; with
+        ``on_defect: skip`` every image is decoded, so that what is skipped is what `data check` says.
 
         DataError for an unknown or empty split and for any defect that the class's table calls an error.
         """
         parts: list[Dataset] = []
         for part in name.split("+"):
-            dataset, defects = self.inspect(part)
+            dataset, defects = self.inspect(part, decode=self.on_defect == "skip")
             errors = [defect for defect in defects if defect.action is Action.ERROR]
             if errors:
                 more = f" and {len(errors) - 1} more" if len(errors) > 1 else ""

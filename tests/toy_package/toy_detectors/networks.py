@@ -46,7 +46,7 @@ class CentreHead(nn.Module):
         assert len(set(features.channels)) == 1
         width = features.channels[0]
         self.strides, self.num_classes = features.strides, num_classes
-        self.score_threshold = 0.05
+        self.score_threshold, self.candidates = 0.05, 300
         self.tower = nn.Sequential(*(nn.Sequential(nn.Conv2d(width, width, 1), nn.ReLU()) for _ in range(depth)))
         self.logits = nn.Conv2d(width, num_classes, 1)
         self.sides = nn.Conv2d(width, 4, 1)
@@ -95,6 +95,8 @@ class CentreHead(nn.Module):
         distances = sides.exp() * strides
         boxes = torch.cat([centres - distances[..., :2], centres + distances[..., 2:]], dim=-1)
         scores, labels = logits.sigmoid().max(dim=-1)
+        scores, best = scores.topk(min(self.candidates, scores.shape[1]), dim=1)
+        labels, boxes = labels.gather(1, best), boxes.gather(1, best[..., None].expand(-1, -1, 4))
         valid = scores > self.score_threshold
         return best_per_class(clip(boxes, images.sizes), scores, labels, valid, iou_threshold=0.5, keep=100)
 
