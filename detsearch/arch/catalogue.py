@@ -71,14 +71,16 @@ class Descriptor:
         loaded: Callable[..., Any] = getattr(importlib.import_module(module), function)
         return loaded
 
-    def leq(self, a: ModuleSpec, b: ModuleSpec) -> bool:
-        """Is b, of this kind as a is, the same as a or deeper or wider?"""
-        return all(
-            self.order[f.name](getattr(a, f.name), getattr(b, f.name))
-            if f.name in self.order
-            else getattr(a, f.name) == getattr(b, f.name)
-            for f in fields(a)
-        )
+    def leq(self, a: ModuleSpec, b: ModuleSpec, inner: Order) -> bool:
+        """Is b, of this kind as a is, the same as a or deeper or wider? `inner` compares modules that stand in fields."""
+
+        def field_leq(name: str) -> bool:
+            x, y = getattr(a, name), getattr(b, name)
+            if name in self.order:
+                return self.order[name](x, y)
+            return inner(x, y) if isinstance(x, ModuleSpec) and isinstance(y, ModuleSpec) else bool(x == y)
+
+        return all(field_leq(f.name) for f in fields(a))
 
 
 class Catalogue:

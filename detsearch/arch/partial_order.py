@@ -7,7 +7,7 @@ the modules' Descriptors say; input size, levels, norm and kinds of module must 
 from __future__ import annotations
 
 from detsearch.arch.catalogue import Catalogue, catalogue
-from detsearch.arch.spec import SLOTS, DetectorSpec, NetworkSpec
+from detsearch.arch.spec import SLOTS, DetectorSpec, ModuleSpec, NetworkSpec
 
 
 def leq(a: DetectorSpec, b: DetectorSpec, known: Catalogue | None = None) -> bool:
@@ -25,6 +25,11 @@ def network_leq(a: NetworkSpec, b: NetworkSpec, known: Catalogue | None = None) 
         if part_a is None or part_b is None:
             if part_a is not part_b:
                 return False
-        elif type(part_a) is not type(part_b) or not known.of(part_a).leq(part_a, part_b):
+        elif not module_leq(part_a, part_b, known):
             return False
     return True
+
+
+def module_leq(a: ModuleSpec, b: ModuleSpec, known: Catalogue) -> bool:
+    """`leq` of modules, those that stand in their fields included."""
+    return type(a) is type(b) and known.of(a).leq(a, b, lambda x, y: module_leq(x, y, known))

@@ -8,6 +8,7 @@ from detsearch.arch.spec import DetectorSpec
 from detsearch.build import build
 from detsearch.data.dataset import Dataset, require_same_classes
 from detsearch.data.loader import train_loader
+from detsearch.errors import RecipeError
 from detsearch.nn.backbones.weights import load_pretrained
 from detsearch.nn.detector import Detector
 from detsearch.runs.score import Score, score
@@ -34,6 +35,10 @@ def fit(
     on the way. Goes on with what it finds in ``context.folder``."""
     if val_set is not None:
         require_same_classes(train_set, val_set)
+    images = min(run.training.loader_batch, len(train_set))
+    if spec.network.norm == "bn" and images == 1 and spec.input.padded() == InputSize(32, 32):
+        # The deepest map has one pixel, and one value has no variance.
+        raise RecipeError("norm bn at input 32x32", "two images or more per forward pass", "one", "use gn or gn_ws")
     seed_all(seed)
     detector = build(spec.network, len(train_set.classes))
     if run.weights != "none":

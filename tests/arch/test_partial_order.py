@@ -14,7 +14,7 @@ from detsearch.arch.partial_order import leq, network_leq
 from detsearch.arch.spaces.structural import StructuralSpace
 from detsearch.arch.spec import DetectorSpec, ModuleSpec
 from detsearch.types import InputSize
-from tests.arch.toys import OURS, detectors
+from tests.arch.toys import CELLS, OURS, TOY_CATALOGUE, detectors
 
 BASE = "basicblock_64_11-21-21-21/fpn(levels=3-4-5,width=128)/retinanet(depth=2)@512x512"
 
@@ -150,3 +150,15 @@ def test_an_empty_slot_is_comparable_with_an_empty_slot_only() -> None:
     assert leq(without, without, KNOWN)
     assert not leq(without, with_neck, KNOWN)
     assert not leq(with_neck, without, KNOWN)
+
+
+def test_modules_inside_modules_are_ordered_by_their_own_order() -> None:
+    def head(mask: str) -> DetectorSpec:
+        text = f"scalars(depth=2)/cellhead(cls={CELLS},reg={CELLS},mask={mask})@512x512"
+        return parse_detector(text, TOY_CATALOGUE)
+
+    narrow, wide = head("mask(width=8)"), head("mask(width=16)")
+    assert leq(narrow, wide, TOY_CATALOGUE)
+    assert not leq(wide, narrow, TOY_CATALOGUE)
+    assert leq(head("mask(width=8,deeper=mask(width=1))"), head("mask(width=8,deeper=mask(width=2))"), TOY_CATALOGUE)
+    assert not leq(narrow, head("mask(width=16,deeper=mask(width=2))"), TOY_CATALOGUE)

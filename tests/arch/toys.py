@@ -107,6 +107,7 @@ TOYS: Final = (
         spec=Mask,
         builder="nowhere:build",
         summary="modules in modules",
+        order={"width": operator.le},
         names={"nonesuch": Mask(64)},
     ),
     Descriptor(

@@ -102,3 +102,12 @@ def test_description_is_whole_and_by_part() -> None:
     assert set(found["parts"]) == {"backbone", "neck", "proposals", "head"}
     for key in ("params", "macs", "memory_access"):
         assert found[key] == sum(part[key] for part in found["parts"].values()) > 0
+
+
+def test_batch_norm_of_a_single_value_is_refused(tmp_path: Path, data_file: Path) -> None:
+    code = "basicblock_4_1-2-2-2/fpn(levels=4-5,width=8)/retinanet(depth=1)@32x32"
+    alone = _recipe(data_file, "training.batch=1").model_copy(update={"detector": code})
+    with pytest.raises(RecipeError, match="two images"):
+        train_recipe(alone, tmp_path / "run")
+    in_pairs = _recipe(data_file, "training.batch=2").model_copy(update={"detector": code})
+    assert train_recipe(in_pairs, tmp_path / "other")["steps"] == 4
