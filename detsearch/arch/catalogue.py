@@ -72,7 +72,7 @@ class Descriptor:
         return loaded
 
     def leq(self, a: ModuleSpec, b: ModuleSpec, inner: Order) -> bool:
-        """Is b, of this kind as a is, the same as a or deeper or wider? `inner` compares modules that stand in fields."""
+        """Is b, of this kind as a is, the same as a or deeper or wider? `inner` compares modules in fields."""
 
         def field_leq(name: str) -> bool:
             x, y = getattr(a, name), getattr(b, name)
