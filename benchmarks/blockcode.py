@@ -22,7 +22,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from detsearch.arch.blockcode import BLOCKS, BlockCode, mutate
-from detsearch.arch.modules import CodedResNetSpec
+from detsearch.arch.modules.backbones import CodedResNetSpec
 from detsearch.nn.backbones.coded import build_coded
 from detsearch.types import InputSize
 

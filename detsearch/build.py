@@ -16,7 +16,9 @@ def build(network: NetworkSpec, num_classes: int) -> Detector:
     backbone = known.of(network.backbone).load_builder()(network.backbone, norm=norm)
     features = backbone.out
     neck = proposals = None
-    if network.neck is not None:
+    if network.neck is None:
+        features = features.last()
+    else:
         neck = known.of(network.neck).load_builder()(network.neck, features=features, norm=norm)
         features = neck.out
     if network.proposals is not None:

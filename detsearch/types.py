@@ -66,6 +66,10 @@ class FeatureSpec:
         """Maps whose strides follow from their levels."""
         return cls(levels, channels, tuple(2**level for level in levels))
 
+    def last(self) -> Self:
+        """The coarsest map alone."""
+        return type(self)(self.levels[-1:], self.channels[-1:], self.strides[-1:])
+
     def __len__(self) -> int:
         return len(self.levels)
 

@@ -157,11 +157,14 @@ class Catalogue:
             raise SpecError("input", f"at least {stride} pixels a side, the largest stride", str(spec.input))
 
     def levels(self, network: NetworkSpec) -> tuple[int, ...]:
-        """Levels of the maps that reach the head; SpecError where the neck cannot make its levels."""
+        """Levels of the maps that reach proposals and head; SpecError where the neck cannot make its levels."""
         levels: tuple[int, ...] = ()
-        for part in (network.backbone, network.neck):
-            if part is not None and (given := self.of(part).levels) is not None:
-                levels = given(part, levels)
+        if (given := self.of(network.backbone).levels) is not None:
+            levels = given(network.backbone, ())
+        if network.neck is None:
+            return levels[-1:]
+        if (given := self.of(network.neck).levels) is not None:
+            levels = given(network.neck, levels)
         return levels
 
     @staticmethod

@@ -8,8 +8,8 @@ attention, and deformable convolution. For each of them
   (Ma et al., ShuffleNet V2, section 3, G1). A layer that runs on five levels reads its weights five times.
 
 Norms, activations, pooling, resampling, anchors, decoding and NMS have no MACs here and no memory access. One image of
-the padded input size is counted, and `PROPOSALS` proposals where a detector has a proposal stage, since their number
-would depend on the weights.
+the padded input size is counted at the nominal load: as many proposals and mask regions as there may be, since their
+number would depend on the weights.
 
 Nothing is multiplied: backbone and neck run on meta tensors, which have a shape and no memory, and in the rest,
 whose control flow looks at values, every counted operation answers zeros.
@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
 from math import prod
-from typing import Any, Final
+from typing import Any
 
 import torch
 import torchvision  # noqa: F401  (defines torch.ops.torchvision)
@@ -33,10 +33,9 @@ from torch.utils.flop_counter import flop_registry, register_flop_formula
 
 from detsearch.arch.spec import SLOTS
 from detsearch.nn.detector import Detector
+from detsearch.nn.nominal import nominal_load
 from detsearch.nn.structures import ImageBatch, Proposals
 from detsearch.types import CostMetrics, InputSize, PartCost
-
-PROPOSALS: Final = 1000
 
 
 def count_cost(detector: Detector, input: InputSize) -> CostMetrics:
@@ -52,18 +51,20 @@ def count_cost(detector: Detector, input: InputSize) -> CostMetrics:
     )
     counted = {slot: _Counter() for slot in SLOTS}
     modules = detector.parts()
-    with torch.no_grad(), _evaluating(detector):
+    with torch.no_grad(), _evaluating(detector), nominal_load(detector):
         with counted["backbone"]:
             features = _on_meta(modules["backbone"], torch.empty(images.pixels.shape, dtype=like.dtype, device="meta"))
         if "neck" in modules:
             with counted["neck"]:
                 features = _on_meta(modules["neck"], features)
+        else:
+            features = features[-1:]
         features = [torch.zeros_like(map_, device=like.device) for map_ in features]
         proposals = None
         if detector.proposals is not None:
             with counted["proposals"]:
                 detector.proposals.propose(features, images, None)
-            proposals = _some_proposals(size, like.device)
+            proposals = _some_proposals(detector.proposals.keep, size, like.device)
         with counted["head"]:
             detector.head.detect(features, images, proposals)
 
@@ -124,11 +125,11 @@ def _evaluating(detector: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _some_proposals(size: InputSize, device: torch.device) -> Proposals:
-    """`PROPOSALS` boxes of all sizes and places in the image."""
-    corners = torch.rand((1, PROPOSALS, 2, 2), generator=torch.Generator().manual_seed(0)).sort(dim=2).values
+def _some_proposals(number: int, size: InputSize, device: torch.device) -> Proposals:
+    """Boxes of all sizes and places in the image."""
+    corners = torch.rand((1, number, 2, 2), generator=torch.Generator().manual_seed(0)).sort(dim=2).values
     boxes = (corners * torch.tensor([size.width, size.height])).flatten(2).to(device)
-    scores = torch.linspace(1, 0, PROPOSALS, device=device)[None]
+    scores = torch.linspace(1, 0, number, device=device)[None]
     return Proposals(boxes, scores, torch.ones_like(scores, dtype=torch.bool))
 
 

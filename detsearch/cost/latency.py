@@ -20,8 +20,9 @@ import numpy as np
 import torch
 
 from detsearch.cost import device_lock
+from detsearch.nn.nominal import NOMINAL_CANDIDATES
 from detsearch.nn.structures import ImageBatch
-from detsearch.runtime.base import NOMINAL_CANDIDATES, Runtime
+from detsearch.runtime.base import Runtime
 from detsearch.types import InputSize, Latency, LatencyProtocol
 
 INCLUDES: Final = (

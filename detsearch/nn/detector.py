@@ -17,8 +17,10 @@ STD: Final = (0.229, 0.224, 0.225)
 
 
 class Detector(nn.Module):
-    """Backbone, neck, proposals and head in a row; neck and proposals may be absent (None). `interfaces` says
-    what each must offer."""
+    """Backbone, neck, proposals and head in a row; `interfaces` says what each must offer.
+
+    Neck and proposals may be absent (None). Without a neck the rest sees one map, the backbone's last, as in the
+    original Faster R-CNN (Ren et al., NeurIPS 2015)."""
 
     backbone: Backbone
     neck: Neck | None
@@ -80,8 +82,7 @@ class Detector(nn.Module):
     ) -> tuple[ImageBatch, list[Tensor], Proposals | None, dict[str, Tensor]]:
         images = self.normalise(images)
         features = self.backbone(images.pixels)
-        if self.neck is not None:
-            features = self.neck(features)
+        features = features[-1:] if self.neck is None else self.neck(features)
         if self.proposals is None:
             return images, features, None, {}
         proposals, losses = self.proposals.propose(features, images, targets)

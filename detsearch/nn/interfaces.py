@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
-from detsearch.nn.structures import Detections, ImageBatch, Proposals, Targets
+from detsearch.nn.structures import Detections, ImageBatch, Proposals, Regions, Targets
 from detsearch.types import FeatureSpec
 
 
@@ -27,10 +27,39 @@ class Neck(Protocol):
 
 
 class ProposalModule(Protocol):
+    """`keep`: how many proposals an image are handed on, K of `Proposals`, while answering. Like a head's limits, it
+    may be changed at any time."""
+
+    keep: int
+
     def propose(
         self, features: list[Tensor], images: ImageBatch, targets: Targets | None
     ) -> tuple[Proposals, dict[str, Tensor]]:
         """Regions, and the losses of proposing them where there are targets."""
+        ...
+
+
+@runtime_checkable
+class Filling(Protocol):
+    """A part that hands on what its suppression leaves to modules whose work grows with it: proposals, or detections
+    that get masks. While `fill` is set, what was suppressed follows the rest until the fixed number is reached, so that
+    the load behind it does not depend on the weights."""
+
+    fill: bool
+
+
+class MaskBranch(Protocol):
+    """What draws masks for the regions of a two-stage head."""
+
+    def losses(
+        self, features: list[Tensor], regions: Regions, rows: Tensor, images: ImageBatch, targets: Targets
+    ) -> dict[str, Tensor]:
+        """Scalars by name, for N positive `regions` of which region n belongs to row `rows` (N,) of its image's
+        targets. N may be 0."""
+        ...
+
+    def answer(self, features: list[Tensor], detections: Detections, images: ImageBatch) -> Detections:
+        """The same detections with `masks`, and `mask_scores` where masks are rated."""
         ...
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from detsearch.arch.modules.fields import LayerNorm
 from detsearch.arch.spec import Norm
 
 WS_EPS: Final = 1e-5
@@ -75,9 +76,22 @@ class GroupNorm(nn.GroupNorm):
 
 @dataclass(frozen=True, slots=True)
 class Norms:
-    """Makes norms and the convolutions that stand before them."""
+    """Makes norms and the convolutions that stand before them. `plain_kind` is the norm of `plain` convolutions; None:
+    they have none."""
 
     kind: Norm
+    plain_kind: Norm | None = None
+
+    @classmethod
+    def of(cls, norm: Norm, layers: LayerNorm = "auto", *, beside_bn: Norm | None = None) -> Self:
+        """The norms of a network whose neck or head says `layers`. Under ``auto`` plain convolutions have the network's
+        norm, but `beside_bn` in place of ``bn``: several levels share a head's layer, so batch statistics would mix
+        them, and the FPN paper has none."""
+        if layers == "none":
+            return cls(norm, None)
+        if layers == "auto":
+            return cls(norm, beside_bn if norm == "bn" else norm)
+        return cls(norm, layers)
 
     def norm(self, channels: int) -> nn.Module:
         return nn.BatchNorm2d(channels) if self.kind == "bn" else GroupNorm(channels)
@@ -90,8 +104,8 @@ class Norms:
         return conv
 
     def plain(self, inputs: int, outputs: int, kernel: int, *, stride: int = 1) -> nn.Sequential:
-        """A convolution of a neck or a head: with bias and no norm under ``bn`` (several levels share a head's layer,
-        so batch statistics would mix them; the FPN paper has none), with its norm otherwise."""
-        if self.kind == "bn":
+        """A convolution of a neck or a head with the norm of `plain_kind`, or with a bias and none."""
+        if self.plain_kind is None:
             return nn.Sequential(nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2))
-        return nn.Sequential(self.conv(inputs, outputs, kernel, stride=stride), self.norm(outputs))
+        own = Norms(self.plain_kind)
+        return nn.Sequential(own.conv(inputs, outputs, kernel, stride=stride), own.norm(outputs))

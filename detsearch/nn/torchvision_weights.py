@@ -25,8 +25,8 @@ PREFIXES: Final = {
     **{f"backbone.fpn.inner_blocks.{i}.0.": f"neck.lateral.{i + 3}.0." for i in range(3)},
     **{f"backbone.fpn.layer_blocks.{i}.0.": f"neck.output.{i + 3}.0." for i in range(3)},
     **{f"backbone.fpn.extra_blocks.p{i}.": f"neck.extra.{i}.0." for i in (6, 7)},
-    **{f"head.classification_head.conv.{i}.0.": f"head.class_tower.{i}.0." for i in range(4)},
-    **{f"head.regression_head.conv.{i}.0.": f"head.box_tower.{i}.0." for i in range(4)},
+    **{f"head.classification_head.conv.{i}.0.": f"head.towers.classes.{i}.0." for i in range(4)},
+    **{f"head.regression_head.conv.{i}.0.": f"head.towers.boxes.{i}.0." for i in range(4)},
     "head.classification_head.cls_logits.": "head.class_logits.",
     "head.regression_head.bbox_reg.": "head.box_deltas.",
 }

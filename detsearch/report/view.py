@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Final
 
 from detsearch.arch.catalogue import catalogue
-from detsearch.arch.modules import CodedResNetSpec, TimmSpec
+from detsearch.arch.modules.backbones import CodedResNetSpec, TimmSpec
 from detsearch.arch.spec import DetectorSpec
 from detsearch.search.objective import Limit, Objective, check_objectives
 from detsearch.search.pareto import front

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Final, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from detsearch.nn.structures import Detections, ImageBatch
-
-NOMINAL_CANDIDATES: Final = 100
-"""Boxes of a level that pass the threshold when latency is measured: about what a trained detector has in a full scene.
-At the 1,000 that heads admit at most, NMS would take longer than a slim network."""
 
 
 @runtime_checkable
@@ -48,9 +44,6 @@ class Runtime(Protocol):
         ...
 
     def nominal_load(self) -> AbstractContextManager[None]:
-        """Within this context post-processing has a fixed load: `NOMINAL_CANDIDATES` boxes of every level are decoded
-        and go through NMS, whatever they score.
-
-        That makes latency a property of the architecture: how many boxes pass a threshold depends on the weights.
-        """
+        """Within this context what follows the network has the fixed load that `nn.nominal` says, whatever boxes
+        score."""
         ...

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Final
 
 import torch
 
 from detsearch.errors import ResourceError
 from detsearch.nn.detector import Detector
+from detsearch.nn.nominal import nominal_load
 from detsearch.nn.structures import Detections, ImageBatch
-from detsearch.runtime.base import NOMINAL_CANDIDATES
 
 PRECISIONS: Final = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -60,13 +59,5 @@ class EagerRuntime:
         if self.device.startswith("cuda"):
             torch.cuda.synchronize(self.device)
 
-    @contextmanager
-    def nominal_load(self) -> Iterator[None]:
-        """The head's `score_threshold` is 0 within, and its `candidates` are at most `NOMINAL_CANDIDATES`."""
-        head = self.detector.head
-        before = head.score_threshold, head.candidates
-        head.score_threshold, head.candidates = 0.0, min(NOMINAL_CANDIDATES, head.candidates)
-        try:
-            yield
-        finally:
-            head.score_threshold, head.candidates = before
+    def nominal_load(self) -> AbstractContextManager[None]:
+        return nominal_load(self.detector)

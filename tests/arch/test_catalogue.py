@@ -8,7 +8,10 @@ import pytest
 
 from detsearch.arch.blockcode import BlockCode
 from detsearch.arch.catalogue import ABSENT, Catalogue, Descriptor
-from detsearch.arch.modules import MODULES, CodedResNetSpec, FPNSpec, RetinaNetHeadSpec, TimmSpec
+from detsearch.arch.modules import MODULES
+from detsearch.arch.modules.backbones import CodedResNetSpec, TimmSpec
+from detsearch.arch.modules.heads import RetinaNetHeadSpec
+from detsearch.arch.modules.necks import FPNSpec
 from detsearch.arch.spec import DetectorSpec, ModuleSpec, NetworkSpec
 from detsearch.errors import SpecError, UserError
 from detsearch.types import InputSize

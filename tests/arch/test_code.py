@@ -17,7 +17,9 @@ from detsearch.arch.code import (
     parse_module,
     parse_network,
 )
-from detsearch.arch.modules import CodedResNetSpec, FPNSpec, RetinaNetHeadSpec, TimmSpec
+from detsearch.arch.modules.backbones import CodedResNetSpec, TimmSpec
+from detsearch.arch.modules.heads import RetinaNetHeadSpec
+from detsearch.arch.modules.necks import FPNSpec
 from detsearch.arch.spec import SLOTS, DetectorSpec, ModuleSpec
 from detsearch.errors import DetsearchError, SpecError
 from tests.arch.toys import (

@@ -9,7 +9,8 @@ from hypothesis import given
 
 from detsearch.arch.catalogue import ABSENT, Catalogue, Descriptor
 from detsearch.arch.code import parse_detector
-from detsearch.arch.modules import MODULES, FPNSpec
+from detsearch.arch.modules import MODULES
+from detsearch.arch.modules.necks import FPNSpec
 from detsearch.arch.partial_order import leq, network_leq
 from detsearch.arch.spaces.structural import StructuralSpace
 from detsearch.arch.spec import DetectorSpec, ModuleSpec

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from detsearch.arch.code import parse_network
 from detsearch.build import build
-from detsearch.cost.count import PROPOSALS, count_cost
+from detsearch.cost.count import count_cost
 from detsearch.nn.detector import Detector
 from detsearch.nn.structures import Detections, ImageBatch, Proposals, Targets
 from detsearch.types import InputSize, PartCost
@@ -20,6 +20,8 @@ NETWORKS = [
     "basicblock_16_1-21-21-12/fpn(levels=3-4-5,width=32)/retinanet(depth=1)/gn_ws",
     "resnet18/fpn(width=64)/retinanet(depth=2,width=48)",
 ]
+
+PROPOSALS = 300
 
 
 class Listed(nn.Sequential):
@@ -43,6 +45,8 @@ class Scale(nn.Module):
 class Linear(nn.Module):
     """A head with control flow that looks at values; classifies the mean of the last map, or each proposal."""
 
+    score_threshold, candidates = 0.05, 1000
+
     def __init__(self, inputs: int, classes: int) -> None:
         super().__init__()
         self.fc = nn.Linear(inputs, classes)
@@ -59,6 +63,8 @@ class Linear(nn.Module):
 
 
 class Propose(nn.Module):
+    keep = PROPOSALS
+
     def __init__(self, inputs: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(inputs, 1, 1)

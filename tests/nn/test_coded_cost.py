@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from detsearch.arch.blockcode import BLOCKS, STEMS, Block, BlockCode, Stem, StrideIn
 from detsearch.arch.code import parse_detector
-from detsearch.arch.modules import CodedResNetSpec
+from detsearch.arch.modules.backbones import CodedResNetSpec
 from detsearch.arch.spec import NORMS, Norm
 from detsearch.build import build
 from detsearch.cost.count import count_cost

@@ -6,8 +6,8 @@ import torch
 from detsearch.arch.code import parse_network
 from detsearch.build import build
 from detsearch.errors import ResourceError
+from detsearch.nn.nominal import NOMINAL_CANDIDATES
 from detsearch.nn.structures import Targets
-from detsearch.runtime.base import NOMINAL_CANDIDATES
 from detsearch.runtime.eager import EagerRuntime
 from tests.contracts.runtime_contract import CLASSES, NETWORK, RuntimeContract, detector, noise
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchvision.models import get_model_weights
 
 from detsearch.arch.blockcode import FIRST_STAGE, BlockCode, BlockShape, Stem
-from detsearch.arch.modules import CodedResNetSpec
+from detsearch.arch.modules.backbones import CodedResNetSpec
 from detsearch.arch.spec import Norm
 from detsearch.errors import ResourceError
 from detsearch.nn.backbones.weights import State

@@ -10,7 +10,8 @@ import torch
 from timm.layers.norm_act import BatchNormAct2d, GroupNormAct
 from torch import Tensor, nn
 
-from detsearch.arch.modules import BACKBONE_LEVELS, TimmSpec
+from detsearch.arch.modules.backbones import TimmSpec
+from detsearch.arch.modules.fields import BACKBONE_LEVELS
 from detsearch.arch.spec import Norm
 from detsearch.errors import ResourceError, SpecError
 from detsearch.nn.backbones.weights import State

@@ -9,12 +9,13 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from detsearch.arch.modules import RetinaNetHeadSpec
+from detsearch.arch.modules.heads import RetinaNetHeadSpec
 from detsearch.arch.spec import Norm
-from detsearch.errors import SpecError
+from detsearch.nn.heads.towers import Towers, normal_weights, one_width, width_on
 from detsearch.nn.norms import Norms
 from detsearch.nn.ops import boxes as box_ops
-from detsearch.nn.ops.anchors import Anchors
+from detsearch.nn.ops.anchors import Anchors, pyramid_sizes
+from detsearch.nn.ops.dense import per_place, precise
 from detsearch.nn.ops.losses import focal_loss
 from detsearch.nn.ops.matching import BACKGROUND, match
 from detsearch.nn.ops.nms import best_per_class
@@ -25,21 +26,24 @@ PRIOR: Final = 0.01
 """Probability of an object that every anchor begins with (sec. 4.1)."""
 
 
+SCALES: Final = (1.0, 2 ** (1 / 3), 2 ** (2 / 3))
+"""Anchors of each octave (sec. 4)."""
+FINEST: Final = 3
+
+
 class RetinaNetHead(nn.Module):
-    """A class tower and a box tower, shared by all levels, and what follows from their answers.
+    """Classes and boxes of anchors, predicted from what the `towers`, shared by all levels, make of the maps, and what
+    follows from these answers.
 
     `score_threshold` may be changed at any time; at 0 all `candidates` of every level go through suppression.
     """
 
     def __init__(
         self,
-        features: FeatureSpec,
-        norms: Norms,
+        towers: Towers,
+        anchors: Anchors,
         *,
         num_classes: int,
-        width: int | None = None,
-        depth: int = 4,
-        anchor_scale: float = 4.0,
         match_high: float = 0.5,
         match_low: float = 0.4,
         alpha: float = 0.25,
@@ -50,32 +54,23 @@ class RetinaNetHead(nn.Module):
         max_detections: int = 300,
     ) -> None:
         super().__init__()
-        if len(set(features.channels)) != 1:
-            raise SpecError("maps below retinanet", "one width for all levels, as an fpn gives", str(features.channels))
-        inputs = features.channels[0]
-        width = width or inputs
         self.num_classes = num_classes
         self.match_high, self.match_low = match_high, match_low
         self.alpha, self.gamma = alpha, gamma
         self.score_threshold, self.candidates = score_threshold, candidates
         self.nms_threshold, self.max_detections = nms_threshold, max_detections
-        self.anchors = Anchors(features.strides, anchor_scale)
-        self.class_tower = _tower(norms, inputs, width, depth)
-        self.class_logits = nn.Conv2d(width, self.anchors.per_place * num_classes, 3, padding=1)
-        self.box_tower = _tower(norms, inputs, width, depth)
-        self.box_deltas = nn.Conv2d(width, self.anchors.per_place * 4, 3, padding=1)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.normal_(module.weight, std=0.01)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        self.towers, self.anchors = towers, anchors
+        self.class_logits = nn.Conv2d(towers.width, anchors.per_place * num_classes, 3, padding=1)
+        self.box_deltas = nn.Conv2d(towers.width, anchors.per_place * 4, 3, padding=1)
+        normal_weights(self.class_logits)
+        normal_weights(self.box_deltas)
         nn.init.constant_(self.class_logits.bias, -math.log((1 - PRIOR) / PRIOR))  # type: ignore[arg-type]
 
     def forward(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Per level, logits (B, A, C) and deltas (B, A, 4), A in the order of the anchors."""
-        logits = [_per_anchor(self.class_logits(self.class_tower(f)), self.num_classes) for f in features]
-        deltas = [_per_anchor(self.box_deltas(self.box_tower(f)), 4) for f in features]
-        return logits, deltas
+        towers = [self.towers(level) for level in features]
+        logits = [per_place(self.class_logits(classes), self.num_classes) for classes, _ in towers]
+        return logits, [per_place(self.box_deltas(boxes), 4) for _, boxes in towers]
 
     def losses(
         self, features: list[Tensor], images: ImageBatch, targets: Targets, proposals: Proposals | None
@@ -84,8 +79,8 @@ class RetinaNetHead(nn.Module):
         least 1), mean over the images."""
         assert proposals is None
         by_level = self(features)
-        logits, deltas = (_precise(torch.cat(part, dim=1)) for part in by_level)
-        anchors = self.anchors(features, _padded(images), deltas.dtype)
+        logits, deltas = (precise(torch.cat(part, dim=1)) for part in by_level)
+        anchors = self.anchors(features, images.padded, deltas.dtype)
         boxes = targets.boxes.to(deltas.dtype)
         matches = match(boxes, targets.valid, anchors, high=self.match_high, low=self.match_low)
         positive, counted = matches >= 0, matches >= BACKGROUND
@@ -107,7 +102,7 @@ class RetinaNetHead(nn.Module):
         image, suppression per class."""
         assert proposals is None
         logits, deltas = self(features)
-        anchors = self.anchors(features, _padded(images), _precise(deltas[0]).dtype)
+        anchors = self.anchors(features, images.padded, precise(deltas[0]).dtype)
         levels = anchors.split([level.shape[1] for level in logits])
         found = [self._best(*level) for level in zip(logits, deltas, levels, strict=True)]
         boxes, scores, labels = (torch.cat(part, dim=1) for part in zip(*found, strict=True))
@@ -132,37 +127,14 @@ class RetinaNetHead(nn.Module):
         row, label = index // classes, index % classes
         if rows is not None:
             row = rows.gather(1, row)
-        chosen = _precise(deltas.gather(1, row[..., None].expand(-1, -1, 4)))
-        return box_ops.decode(chosen, anchors[row]), _precise(best).sigmoid(), label
-
-
-def _tower(norms: Norms, inputs: int, width: int, depth: int) -> nn.Sequential:
-    layers = [norms.plain(inputs if i == 0 else width, width, 3) for i in range(depth)]
-    for layer in layers:
-        layer.append(nn.ReLU(inplace=True))
-    return nn.Sequential(*layers)
-
-
-def _per_anchor(answers: Tensor, values: int) -> Tensor:
-    """(B, anchors * values, H, W) to (B, H * W * anchors, values); a view where channels come last in memory."""
-    return answers.permute(0, 2, 3, 1).reshape(len(answers), -1, values)
-
-
-def _precise(values: Tensor) -> Tensor:
-    """At least float32: what autocast computed in less is not precise enough for losses and boxes."""
-    return values.to(torch.promote_types(values.dtype, torch.float32))
-
-
-def _padded(images: ImageBatch) -> tuple[int, int]:
-    return images.pixels.shape[-2], images.pixels.shape[-1]
+        chosen = precise(deltas.gather(1, row[..., None].expand(-1, -1, 4)))
+        return box_ops.decode(chosen, anchors[row]), precise(best).sigmoid(), label
 
 
 def build_retinanet(spec: RetinaNetHeadSpec, *, features: FeatureSpec, num_classes: int, norm: Norm) -> RetinaNetHead:
-    return RetinaNetHead(
-        features,
-        Norms(norm),
-        num_classes=num_classes,
-        width=spec.width or None,
-        depth=spec.depth,
-        anchor_scale=spec.anchor_scale,
-    )
+    """SpecError where the maps differ in width."""
+    one_width("retinanet", features)
+    norms = Norms.of(norm, spec.norm)
+    towers = Towers(norms, features.channels[0], width_on(features, spec.width), spec.depth)
+    anchors = Anchors(pyramid_sizes(features, spec.anchor_scale, scales=SCALES, finest=FINEST))
+    return RetinaNetHead(towers, anchors, num_classes=num_classes)

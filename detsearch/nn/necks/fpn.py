@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from detsearch.arch.modules import FPNSpec
+from detsearch.arch.modules.necks import ExtraFrom, FPNSpec
 from detsearch.arch.spec import Norm
 from detsearch.nn.norms import Norms
 from detsearch.types import FeatureSpec
@@ -19,7 +17,8 @@ class FPN(nn.Module):
     The top-down path runs from the deepest backbone map down to the finest chosen level and also passes through levels
     that are not chosen; only chosen ones leave. Levels above the backbone's come by stride-2 3x3 convolutions, one
     after the other with a ReLU between (RetinaNet, Lin et al., ICCV 2017, sec. 4), beginning at the coarsest FPN map
-    (``p5``) or the coarsest backbone map (``c5``).
+    (``p5``) or the coarsest backbone map (``c5``); or every second place of the coarsest FPN map is taken (``pool``;
+    Lin et al., CVPR 2017, sec. 4.1, footnote).
     """
 
     def __init__(
@@ -29,13 +28,13 @@ class FPN(nn.Module):
         *,
         levels: tuple[int, ...],
         width: int,
-        extra_from: Literal["p5", "c5"] = "p5",
+        extra_from: ExtraFrom = "p5",
     ) -> None:
         super().__init__()
         deepest = features.levels[-1]
         channels = dict(zip(features.levels, features.channels, strict=True))
         self.below = features.levels
-        self.from_map = extra_from == "p5"
+        self.from_map = extra_from != "c5"
         extra = range(deepest + 1, levels[-1] + 1)
         outputs = {level for level in levels if level <= deepest}
         if extra and self.from_map:
@@ -43,9 +42,15 @@ class FPN(nn.Module):
         paths = [level for level in features.levels if outputs and level >= min(outputs)]
         self.lateral = nn.ModuleDict({str(level): norms.plain(channels[level], width, 1) for level in paths})
         self.output = nn.ModuleDict({str(level): norms.plain(width, width, 3) for level in sorted(outputs)})
+        self.learned = extra_from != "pool"
         first = width if self.from_map else channels[deepest]
         self.extra = nn.ModuleDict(
-            {str(level): norms.plain(first if level == extra[0] else width, width, 3, stride=2) for level in extra}
+            {
+                str(level): nn.MaxPool2d(1, stride=2)
+                if not self.learned
+                else norms.plain(first if level == extra[0] else width, width, 3, stride=2)
+                for level in extra
+            }
         )
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -67,10 +72,11 @@ class FPN(nn.Module):
                 found[level] = self.output[level](path)
         deepest = str(self.below[-1])
         top = found[deepest] if self.from_map and self.extra else backbone[deepest]
-        for i, (level, conv) in enumerate(self.extra.items()):
-            top = found[level] = conv(F.relu(top) if i else top)
+        for i, (level, step) in enumerate(self.extra.items()):
+            top = found[level] = step(F.relu(top) if i and self.learned else top)
         return [found[str(level)] for level in self.out.levels]
 
 
 def build_fpn(spec: FPNSpec, *, features: FeatureSpec, norm: Norm) -> FPN:
-    return FPN(features, Norms(norm), levels=spec.levels, width=spec.width, extra_from=spec.extra_from)
+    norms = Norms.of(norm, spec.norm)
+    return FPN(features, norms, levels=spec.levels, width=spec.width, extra_from=spec.extra_from)

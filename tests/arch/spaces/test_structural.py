@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from detsearch.arch.code import format_detector, parse_detector
-from detsearch.arch.modules import FPNSpec
+from detsearch.arch.modules.necks import FPNSpec
 from detsearch.arch.spaces import structural
 from detsearch.arch.spaces.base import Space
 from detsearch.arch.spaces.structural import DIMENSIONS, LEVEL_SETS, StructuralSpace

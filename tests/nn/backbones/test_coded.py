@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from detsearch.arch.blockcode import BLOCKS, BlockCode
-from detsearch.arch.modules import CLASSICAL, CodedResNetSpec
+from detsearch.arch.modules.backbones import CLASSICAL, CodedResNetSpec
 from detsearch.arch.spec import NORMS, Norm
 from detsearch.nn.backbones.coded import PUBLISHED, CodedResNet, build_coded
 from detsearch.nn.backbones.weights import load_strictly

@@ -11,7 +11,7 @@ import torchvision
 from torch import nn
 
 from detsearch.arch.code import parse_module
-from detsearch.arch.modules import CodedResNetSpec
+from detsearch.arch.modules.backbones import CodedResNetSpec
 from detsearch.arch.spec import Norm
 from detsearch.errors import CheckpointError, ResourceError
 from detsearch.nn.backbones.coded import CodedResNet, build_coded

@@ -6,10 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from detsearch.arch.modules.heads import RetinaNetHeadSpec
 from detsearch.arch.spec import Norm
 from detsearch.errors import SpecError
-from detsearch.nn.heads.retinanet import PRIOR, RetinaNetHead
+from detsearch.nn.heads.retinanet import PRIOR, SCALES, RetinaNetHead, build_retinanet
+from detsearch.nn.heads.towers import Towers
 from detsearch.nn.norms import GroupNorm, Norms, WSConv2d
+from detsearch.nn.ops.anchors import Anchors, pyramid_sizes
 from detsearch.nn.structures import ImageBatch
 from detsearch.types import FeatureSpec
 from tests.nn.scenes import random_targets
@@ -18,8 +21,10 @@ MAPS = FeatureSpec.of((3, 5), (8, 8))
 SIZES = [(60, 64), (64, 50)]
 
 
-def _head(norm: Norm = "bn", **fields: float) -> RetinaNetHead:
-    return RetinaNetHead(MAPS, Norms(norm), num_classes=3, depth=1, **fields)  # type: ignore[arg-type]
+def _head(norm: Norm = "bn", num_classes: int = 3, **fields: float) -> RetinaNetHead:
+    """`fields` are those of the module, not of the spec."""
+    anchors = Anchors(pyramid_sizes(MAPS, 4, scales=SCALES, finest=3))
+    return RetinaNetHead(Towers(Norms.of(norm), 8, 8, 1), anchors, num_classes=num_classes, **fields)  # type: ignore[arg-type]
 
 
 def _input(dtype: torch.dtype = torch.float32) -> tuple[list[torch.Tensor], ImageBatch]:
@@ -40,7 +45,7 @@ def test_answers_stand_in_the_order_of_the_anchors() -> None:
     """Channel a * C + c at row y, column x is anchor (y * W + x) * 9 + a, class c, in either memory format."""
     head = _head()
     x = torch.randn(1, 8, 3, 5)
-    raw = head.class_logits(head.class_tower(x))
+    raw = head.class_logits(head.towers(x)[0])
     expected = raw.view(1, 9, 3, 3, 5).permute(0, 3, 4, 1, 2).reshape(1, -1, 3)
     torch.testing.assert_close(head([x])[0][0], expected)
     x = x.to(memory_format=torch.channels_last)
@@ -48,8 +53,8 @@ def test_answers_stand_in_the_order_of_the_anchors() -> None:
 
 
 def test_width_depth_and_norm() -> None:
-    head = RetinaNetHead(MAPS, Norms("gn_ws"), num_classes=2, width=16, depth=3)
-    convs = [m for m in head.class_tower.modules() if isinstance(m, nn.Conv2d)]
+    head = build_retinanet(RetinaNetHeadSpec(width=16, depth=3), features=MAPS, num_classes=2, norm="gn_ws")
+    convs = [m for m in head.towers.classes.modules() if isinstance(m, nn.Conv2d)]
     assert [(c.in_channels, c.out_channels) for c in convs] == [(8, 16), (16, 16), (16, 16)]
     assert all(isinstance(c, WSConv2d) for c in convs)
     assert len([m for m in head.modules() if isinstance(m, GroupNorm)]) == 6
@@ -120,7 +125,7 @@ def test_detections_lie_in_their_image_best_first() -> None:
 @given(st.integers(1, 700), st.integers(1, 4), st.integers(0, 100))
 def test_two_steps_of_choosing_find_the_best(candidates: int, classes: int, seed: int) -> None:
     """The K best pairs of anchor and class, as sorting all pairs would find them."""
-    head = RetinaNetHead(MAPS, Norms("bn"), num_classes=classes, depth=1, candidates=candidates)
+    head = _head(num_classes=classes, candidates=candidates)
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(2, 576, classes, generator=generator)
     deltas = torch.randn(2, 576, 4, generator=generator)
@@ -135,4 +140,15 @@ def test_two_steps_of_choosing_find_the_best(candidates: int, classes: int, seed
 
 def test_maps_of_different_width_are_refused() -> None:
     with pytest.raises(SpecError, match="one width"):
-        RetinaNetHead(FeatureSpec.of((3, 4), (8, 16)), Norms("bn"), num_classes=1)
+        build_retinanet(RetinaNetHeadSpec(), features=FeatureSpec.of((3, 4), (8, 16)), num_classes=1, norm="bn")
+
+
+def test_without_a_neck_one_map_has_anchors_of_every_size() -> None:
+    """As a pyramid from P3 to P7 would have them, one an octave; towers no wider than 512."""
+    one = FeatureSpec.of((5,), (1024,))
+    head = build_retinanet(RetinaNetHeadSpec(depth=1), features=one, num_classes=2, norm="bn")
+    anchors = head.anchors([torch.zeros(1, 1, 2, 2)], (64, 64), torch.float32)
+    squares = (anchors[:15, 2:] - anchors[:15, :2])[5:10]
+    assert squares.tolist() == [[side, side] for side in (32, 64, 128, 256, 512)]
+    assert head.towers.width == 512
+    assert [tuple(x.shape) for x in head([torch.zeros(1, 1024, 2, 2)])[0]] == [(1, 2 * 2 * 15, 2)]

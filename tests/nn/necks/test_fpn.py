@@ -20,7 +20,7 @@ SETS = [levels for n in range(1, 7) for levels in itertools.combinations(range(2
 
 
 def _fpn(levels: tuple[int, ...], norm: Norm = "bn", extra_from: Literal["p5", "c5"] = "p5", width: int = 8) -> FPN:
-    return FPN(BACKBONE, Norms(norm), levels=levels, width=width, extra_from=extra_from)
+    return FPN(BACKBONE, Norms.of(norm), levels=levels, width=width, extra_from=extra_from)
 
 
 def _maps(height: int, width: int, dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
@@ -88,6 +88,6 @@ def test_norms() -> None:
 
 def test_backbone_of_fewer_levels() -> None:
     """Extra levels begin above whatever the backbone's deepest is."""
-    neck = FPN(FeatureSpec.of((3, 4), (6, 8)), Norms("bn"), levels=(3, 5, 6), width=8)
+    neck = FPN(FeatureSpec.of((3, 4), (6, 8)), Norms.of("bn"), levels=(3, 5, 6), width=8)
     found = neck([torch.randn(1, 6, 16, 16), torch.randn(1, 8, 8, 8)])
     assert [tuple(m.shape[-2:]) for m in found] == [(16, 16), (4, 4), (2, 2)]

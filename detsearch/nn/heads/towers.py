@@ -1,0 +1,61 @@
+"""What stands between the maps and the predictions of a one-stage head."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from torch import Tensor, nn
+
+from detsearch.errors import SpecError
+from detsearch.nn.norms import Norms
+from detsearch.types import FeatureSpec
+
+MOST_FOLLOWED: Final = 512
+"""Widest layer that a width of 0 makes: right on a backbone's 2,048 channels, a head would be larger than the
+backbone."""
+
+
+class Towers(nn.Module):
+    """Two towers of `depth` 3x3 convolutions with ReLU beside each other, applied to every level alike.
+
+    Anything that maps a level's (B, C, H, W) to two maps of `width` channels, for classes and for boxes, may stand in
+    their place.
+    """
+
+    def __init__(self, norms: Norms, inputs: int, width: int, depth: int) -> None:
+        super().__init__()
+        self.width = width
+        self.classes = tower(norms, inputs, width, depth)
+        self.boxes = tower(norms, inputs, width, depth)
+
+    def forward(self, level: Tensor) -> tuple[Tensor, Tensor]:
+        return self.classes(level), self.boxes(level)
+
+
+def tower(norms: Norms, inputs: int, width: int, depth: int) -> nn.Sequential:
+    """`depth` 3x3 convolutions, each with its norm and a ReLU; weights normal with deviation 0.01 as in RetinaNet."""
+    layers = [norms.plain(inputs if i == 0 else width, width, 3) for i in range(depth)]
+    for layer in layers:
+        layer.append(nn.ReLU(inplace=True))
+        normal_weights(layer)
+    return nn.Sequential(*layers)
+
+
+def normal_weights(module: nn.Module, std: float = 0.01) -> None:
+    """Every convolution's and linear layer's weights normal with deviation `std`, its bias zero."""
+    for part in module.modules():
+        if isinstance(part, (nn.Conv2d, nn.Linear)):
+            nn.init.normal_(part.weight, std=std)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+
+
+def width_on(features: FeatureSpec, width: int) -> int:
+    """A width in which 0 follows the maps, as far as `MOST_FOLLOWED`."""
+    return width or min(features.channels[0], MOST_FOLLOWED)
+
+
+def one_width(head: str, features: FeatureSpec) -> None:
+    """SpecError unless all maps below a head, whose layers they share, are equally wide."""
+    if len(set(features.channels)) != 1:
+        raise SpecError(f"maps below {head}", "one width for all levels, as an fpn gives", str(features.channels))
