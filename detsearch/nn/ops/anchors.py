@@ -35,13 +35,13 @@ def pyramid_sizes(
 
 
 class Anchors(nn.Module):
-    """Anchors of the given `sizes` (by level) in all `RATIOS` at every place; order row, column, ratio, size. Every
+    """Anchors of the given `sizes` (by level) in all `ratios` at every place; order row, column, ratio, size. Every
     level has the same number of sizes."""
 
-    def __init__(self, sizes: Sequence[Sequence[float]]) -> None:
+    def __init__(self, sizes: Sequence[Sequence[float]], ratios: Sequence[float] = RATIOS) -> None:
         super().__init__()
         assert len({len(level) for level in sizes}) == 1, "one number of anchors a place on all levels"
-        self.cells = [_cell(level) for level in sizes]
+        self.cells = [_cell(level, ratios) for level in sizes]
         self.cache: OrderedDict[object, Tensor] = OrderedDict()
 
     @property
@@ -62,10 +62,10 @@ class Anchors(nn.Module):
         return found
 
 
-def _cell(level: Sequence[float]) -> Tensor:
+def _cell(level: Sequence[float], ratios: Sequence[float]) -> Tensor:
     """(sizes * ratios, 4) anchors around the origin."""
     sizes = torch.tensor([float(int(size)) for size in level])
-    root = torch.tensor(RATIOS).sqrt()
+    root = torch.tensor(ratios).sqrt()
     widths, heights = ((1 / root)[:, None] * sizes).flatten(), (root[:, None] * sizes).flatten()
     return (torch.stack([-widths, -heights, widths, heights], dim=1) / 2).round()
 
