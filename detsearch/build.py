@@ -13,15 +13,15 @@ def build(network: NetworkSpec, num_classes: int) -> Detector:
     known = catalogue()
     known.check(network)
     norm = network.norm
-    backbone = known.of(network.backbone).load_builder()(network.backbone, norm=norm)
+    backbone = known.build(network.backbone, norm=norm)
     features = backbone.out
     neck = proposals = None
     if network.neck is None:
         features = features.last()
     else:
-        neck = known.of(network.neck).load_builder()(network.neck, features=features, norm=norm)
+        neck = known.build(network.neck, features=features, norm=norm)
         features = neck.out
     if network.proposals is not None:
-        proposals = known.of(network.proposals).load_builder()(network.proposals, features=features, norm=norm)
-    head = known.of(network.head).load_builder()(network.head, features=features, num_classes=num_classes, norm=norm)
+        proposals = known.build(network.proposals, features=features, norm=norm)
+    head = known.build(network.head, features=features, num_classes=num_classes, norm=norm)
     return Detector(backbone, neck, proposals, head, num_classes=num_classes)

@@ -43,6 +43,8 @@ class Descriptor:
     * neck ``(spec, *, features, norm) -> module`` with attribute ``out: FeatureSpec``
     * proposals ``(spec, *, features, norm) -> module``
     * head ``(spec, *, features, num_classes, norm) -> module``
+    * inner, a module in a field of another one, whose builder makes it: as for a head; `features` are those that the
+      module around it sees
 
     `beside` restricts the other slots: slot -> tokens that may stand there (`ABSENT` for none, ``*`` for any that is
     present); slots not named are free. `order` names the fields that make a network deeper or wider, each with its
@@ -51,7 +53,6 @@ class Descriptor:
     stands for the module (a block code); the pattern must end where the text does. `levels`, for a backbone, gives the
     levels of its maps and, for a neck, of its output: ``levels(spec, levels below)``, where no levels below means that
     the backbone does not tell; it lets a combination be refused before anything is built.
-    Slot ``inner`` is for modules that stand in a field of another one.
     """
 
     slot: Slot | Literal["inner"]
@@ -130,6 +131,10 @@ class Catalogue:
             raise SpecError(
                 "module", "a kind in the catalogue", type(spec).__name__, "is the package installed that brings it?"
             ) from None
+
+    def build(self, spec: ModuleSpec, **given: Any) -> Any:
+        """The module that the builder of a spec makes of it and the keywords of its slot."""
+        return self.of(spec).load_builder()(spec, **given)
 
     def words(self) -> list[str]:
         """Every token and name, for suggestions."""

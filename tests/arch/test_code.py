@@ -128,7 +128,7 @@ def test_two_groups_of_cells_in_one_head() -> None:
 
 
 def test_nested_modules_and_absent_ones() -> None:
-    head = parse_module(f"{TOY},mask=mask(deeper=mask(width=3)),block=nonesuch)", "head", TOY_CATALOGUE)
+    head = parse_module(f"{TOY},mask=stencil(deeper=stencil(width=3)),block=nonesuch)", "head", TOY_CATALOGUE)
     assert isinstance(head, CellHead)
     assert (head.mask, head.block) == (Mask(deeper=Mask(3)), Mask(64))
     assert parse_module(f"{TOY},mask=none)", "head", TOY_CATALOGUE) == parse_module(f"{TOY})", "head", TOY_CATALOGUE)
@@ -195,7 +195,7 @@ def test_refusals_say_where_and_what(text: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("mask/fpn/retinanet@512x512", "expected a part of a detector, got mask, which stands inside another"),
+        ("stencil/fpn/retinanet@512x512", "expected a part of a detector, got stencil, which stands inside another"),
         (f"scalars(depth=1)/fpn/{TOY},mask=resnet18)@512x512", "expected a Mask for cellhead field 'mask', got coded"),
         (f"scalars(depth=1)/fpn/{TOY},block=fpn)@512x512", "expected a CellBlock or Mask for"),
         ("scalars(depth=1)/fpn/cellhead(cls=sep3)@512x512", "expected a Cells for cellhead field 'cls', got 'sep3'"),

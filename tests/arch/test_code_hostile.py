@@ -91,7 +91,7 @@ def test_long_and_unbalanced_text(text: str) -> None:
 
 def test_nesting_has_a_limit_that_real_networks_do_not_reach() -> None:
     def nested(depth: int) -> str:
-        return "mask(deeper=" * depth + "mask" + ")" * depth
+        return "stencil(deeper=" * depth + "stencil" + ")" * depth
 
     parse_module(nested(MAX_NESTING), known=TOY_CATALOGUE)
     with pytest.raises(SpecError, match=f"at most {MAX_NESTING} modules inside each other"):

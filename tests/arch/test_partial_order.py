@@ -158,8 +158,9 @@ def test_modules_inside_modules_are_ordered_by_their_own_order() -> None:
         text = f"scalars(depth=2)/cellhead(cls={CELLS},reg={CELLS},mask={mask})@512x512"
         return parse_detector(text, TOY_CATALOGUE)
 
-    narrow, wide = head("mask(width=8)"), head("mask(width=16)")
+    narrow, wide = head("stencil(width=8)"), head("stencil(width=16)")
     assert leq(narrow, wide, TOY_CATALOGUE)
     assert not leq(wide, narrow, TOY_CATALOGUE)
-    assert leq(head("mask(width=8,deeper=mask(width=1))"), head("mask(width=8,deeper=mask(width=2))"), TOY_CATALOGUE)
-    assert not leq(narrow, head("mask(width=16,deeper=mask(width=2))"), TOY_CATALOGUE)
+    less, more = (head(f"stencil(width=8,deeper=stencil(width={width}))") for width in (1, 2))
+    assert leq(less, more, TOY_CATALOGUE)
+    assert not leq(narrow, head("stencil(width=16,deeper=stencil(width=2))"), TOY_CATALOGUE)

@@ -103,7 +103,7 @@ TOYS: Final = (
     ),
     Descriptor(
         slot="inner",
-        token="mask",
+        token="stencil",
         spec=Mask,
         builder="nowhere:build",
         summary="modules in modules",

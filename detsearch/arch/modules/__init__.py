@@ -8,6 +8,7 @@ from typing import Final
 from detsearch.arch.catalogue import Descriptor
 from detsearch.arch.modules.backbones import BACKBONES
 from detsearch.arch.modules.heads import HEADS
+from detsearch.arch.modules.masks import MASKS
 from detsearch.arch.modules.necks import NECKS
 
-MODULES: Final[tuple[Descriptor, ...]] = (*BACKBONES, *NECKS, *HEADS)
+MODULES: Final[tuple[Descriptor, ...]] = (*BACKBONES, *NECKS, *HEADS, *MASKS)
