@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import Final, TypeAlias
 
 import torch
 from torch import Tensor
 
 MAX_LOG_SCALE: Final = math.log(1000 / 16)
 """Largest dw and dh that are decoded: exp of more would overflow (torchvision's and detectron2's bound)."""
+
+Weights: TypeAlias = tuple[float, float, float, float]
+"""Factors of dx, dy, dw, dh, by which a network's answers are larger than the deltas; (10, 10, 5, 5) is usual (after
+Girshick, "Fast R-CNN", ICCV 2015, sec. 2.3, where targets are divided by their deviations)."""
+PLAIN: Final[Weights] = (1.0, 1.0, 1.0, 1.0)
 
 
 def iou(a: Tensor, b: Tensor) -> Tensor:
@@ -24,15 +29,18 @@ def iou(a: Tensor, b: Tensor) -> Tensor:
     return overlap.div_(union)
 
 
-def encode(boxes: Tensor, anchors: Tensor) -> Tensor:
-    """Deltas that move `anchors` onto `boxes` (Girshick et al., CVPR 2014, appendix C), all weights 1."""
+def encode(boxes: Tensor, anchors: Tensor, weights: Weights = PLAIN) -> Tensor:
+    """Deltas that move `anchors` onto `boxes` (Girshick et al., CVPR 2014, appendix C), times `weights`."""
     centre_b, size_b = _centre_size(boxes)
     centre_a, size_a = _centre_size(anchors)
-    return torch.cat([(centre_b - centre_a) / size_a, torch.log(size_b / size_a)], dim=-1)
+    deltas = torch.cat([(centre_b - centre_a) / size_a, torch.log(size_b / size_a)], dim=-1)
+    return _scaled(deltas, weights)
 
 
-def decode(deltas: Tensor, anchors: Tensor) -> Tensor:
+def decode(deltas: Tensor, anchors: Tensor, weights: Weights = PLAIN) -> Tensor:
     """Boxes that `deltas` make of `anchors`; the inverse of `encode` up to MAX_LOG_SCALE."""
+    x, y, w, h = weights
+    deltas = _scaled(deltas, (1 / x, 1 / y, 1 / w, 1 / h))
     centre, size = _centre_size(anchors)
     centre = deltas[..., :2] * size + centre
     half = 0.5 * (deltas[..., 2:].clamp(max=MAX_LOG_SCALE).exp() * size)
@@ -43,6 +51,18 @@ def clip(boxes: Tensor, sizes: Tensor) -> Tensor:
     """Boxes (B, K, 4) cut at their image: `sizes` (B, 2) height and width."""
     limit = sizes.flip(-1).repeat(1, 2).unsqueeze(1).to(boxes.dtype)
     return torch.minimum(boxes.clamp(min=0), limit)
+
+
+def at_least(boxes: Tensor, side: float) -> Tensor:
+    """(...) bool: whether both sides of each box (..., 4) have `side` pixels."""
+    return (boxes[..., 2:] - boxes[..., :2] >= side).all(dim=-1)
+
+
+def _scaled(deltas: Tensor, factors: Weights) -> Tensor:
+    """By coordinate: a tensor of factors would have to be sent to the device first."""
+    if factors == PLAIN:
+        return deltas
+    return torch.stack([d * factor for d, factor in zip(deltas.unbind(-1), factors, strict=True)], dim=-1)
 
 
 def _centre_size(boxes: Tensor) -> tuple[Tensor, Tensor]:

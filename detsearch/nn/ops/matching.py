@@ -1,7 +1,8 @@
-"""Which object an anchor answers for."""
+"""Which object an anchor, or a proposal, answers for."""
 
 from __future__ import annotations
 
+from itertools import repeat
 from typing import Final
 
 import torch
@@ -17,27 +18,32 @@ falls out of a CPU's cache, which takes twice the time."""
 
 
 @torch.no_grad()
-def match(boxes: Tensor, valid: Tensor, anchors: Tensor, *, high: float, low: float) -> Tensor:
-    """(B, A) int64: for every anchor (A, 4) the row of its object among `boxes` (B, M, 4) where `valid` (B, M).
+def match(boxes: Tensor, valid: Tensor, anchors: Tensor, *, high: float, low: float, claim: bool = True) -> Tensor:
+    """(B, A) int64: for every anchor the row of its object among `boxes` (B, M, 4) where `valid` (B, M). `anchors` are
+    (A, 4), the same for all images, or (B, A, 4).
 
-    The object of highest IoU, if that is at least `high`, or if no anchor has a higher IoU with some object than this
-    one (so that each object that any anchor touches has an anchor; Faster R-CNN, Ren et al., NeurIPS 2015, sec. 3.1.2);
-    otherwise BACKGROUND below `low` and IGNORED between. Unlike torchvision's matcher, an object that no anchor touches
-    claims none, instead of all that do not touch it.
+    The object of highest IoU, if that is at least `high`; otherwise BACKGROUND below `low` and IGNORED between. With
+    `claim` also if no anchor has a higher IoU with some object than this one (so that each object that any anchor
+    touches has an anchor; Faster R-CNN, Ren et al., NeurIPS 2015, sec. 3.1.2). Unlike torchvision's matcher, an object
+    that no anchor touches claims none, instead of all that do not touch it.
     """
     images, objects = valid.shape
-    if objects == 0:
-        return torch.full((images, len(anchors)), BACKGROUND, dtype=torch.int64, device=anchors.device)
-    step = max(1, PAIRS // max(1, objects * len(anchors)))
-    chunks = zip(torch.split(boxes, step), torch.split(valid, step), strict=True)
-    return torch.cat([_match(*chunk, anchors, high, low) for chunk in chunks])
+    count = anchors.shape[-2]
+    if objects == 0 or count == 0:
+        return torch.full((images, count), BACKGROUND, dtype=torch.int64, device=anchors.device)
+    step = max(1, PAIRS // (objects * count))
+    own = anchors.split(step) if anchors.dim() == 3 else repeat(anchors)
+    chunks = zip(boxes.split(step), valid.split(step), own, strict=False)  # what is repeated has no end
+    return torch.cat([_match(*chunk, high, low, claim) for chunk in chunks])
 
 
-def _match(boxes: Tensor, valid: Tensor, anchors: Tensor, high: float, low: float) -> Tensor:
+def _match(boxes: Tensor, valid: Tensor, anchors: Tensor, high: float, low: float, claim: bool) -> Tensor:
     overlap = iou(boxes.masked_fill(~valid[..., None], 0.0), anchors)  # a row of padding has no area, so IoU 0
     best, index = overlap.max(dim=1)
-    most = overlap.amax(dim=2, keepdim=True)
-    most.masked_fill_(most <= 0, 2.0)  # out of reach: neither a padding row nor an untouched object claims anchors
-    claimed = (overlap == most).any(dim=1)
+    taken = best >= high
+    if claim:
+        most = overlap.amax(dim=2, keepdim=True)
+        most.masked_fill_(most <= 0, 2.0)  # out of reach: neither a padding row nor an untouched object claims anchors
+        taken |= (overlap == most).any(dim=1)
     unmatched = torch.where(best < low, BACKGROUND, IGNORED)
-    return torch.where(claimed | (best >= high), index, unmatched)
+    return torch.where(taken, index, unmatched)

@@ -10,9 +10,17 @@ from detsearch.nn.structures import Detections
 
 
 def best_per_class(
-    boxes: Tensor, scores: Tensor, labels: Tensor, valid: Tensor, *, iou_threshold: float, keep: int
+    boxes: Tensor,
+    scores: Tensor,
+    labels: Tensor,
+    valid: Tensor,
+    *,
+    iou_threshold: float,
+    keep: int,
+    fill: bool = False,
 ) -> Detections:
-    """The `keep` best of (B, K) candidates after suppression among those of the same image and class.
+    """The `keep` best of (B, K) candidates after suppression among those of the same image and class. With `fill`, the
+    best of the suppressed follow where fewer than `keep` remain.
 
     Exact: each class of each image is suppressed alone (boxes moved apart by class offsets lose digits and compare all
     with all). Equal scores keep the order in which they came. The device is waited for only to learn the groups, and in
@@ -36,17 +44,21 @@ def best_per_class(
         start = end
     if kept:
         alive[rows[torch.cat(kept)]] = True
-    return _pack(boxes, scores, labels, alive.view(images, count), keep)
+    alive = alive.view(images, count)
+    suppressed = ~alive & (scores >= 0) if fill else torch.zeros_like(alive)
+    return _pack(boxes, scores, labels, alive, suppressed, keep)
 
 
-def _pack(boxes: Tensor, scores: Tensor, labels: Tensor, alive: Tensor, keep: int) -> Detections:
-    """The first `keep` rows that are `alive`, in order, then zeros."""
-    place = alive.cumsum(dim=1) - 1
-    place = place.masked_fill(~alive | (place >= keep), keep)  # the rest goes to one more row, which is cut off
+def _pack(boxes: Tensor, scores: Tensor, labels: Tensor, alive: Tensor, suppressed: Tensor, keep: int) -> Detections:
+    """The first `keep` rows that are `alive`, in order, then those `suppressed`, then zeros."""
+    first = alive.cumsum(dim=1)
+    place = torch.where(alive, first, first[:, -1:] + suppressed.cumsum(dim=1)) - 1
+    chosen = alive | suppressed
+    place = place.masked_fill(~chosen | (place >= keep), keep)  # the rest goes to one more row, which is cut off
 
     def packed(values: Tensor) -> Tensor:
         out = values.new_zeros((len(values), keep + 1, *values.shape[2:]))
         index = place if values.dim() == 2 else place[..., None].expand_as(values)
         return out.scatter_(1, index, values)[:, :keep]
 
-    return Detections(packed(boxes), packed(scores), packed(labels), packed(alive))
+    return Detections(packed(boxes), packed(scores), packed(labels), packed(chosen))
