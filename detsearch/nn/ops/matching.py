@@ -34,11 +34,11 @@ def match(boxes: Tensor, valid: Tensor, anchors: Tensor, *, high: float, low: fl
     step = max(1, PAIRS // (objects * count))
     own = anchors.split(step) if anchors.dim() == 3 else repeat(anchors)
     chunks = zip(boxes.split(step), valid.split(step), own, strict=False)  # what is repeated has no end
-    return torch.cat([_match(*chunk, high, low, claim) for chunk in chunks])
+    return torch.cat([assign(_overlap(*chunk), high=high, low=low, claim=claim) for chunk in chunks])
 
 
-def _match(boxes: Tensor, valid: Tensor, anchors: Tensor, high: float, low: float, claim: bool) -> Tensor:
-    overlap = iou(boxes.masked_fill(~valid[..., None], 0.0), anchors)  # a row of padding has no area, so IoU 0
+def assign(overlap: Tensor, *, high: float, low: float, claim: bool = True) -> Tensor:
+    """What `match` does, for any `overlap` (B, M, A) of objects (M at least 1, rows of padding 0) and anchors."""
     best, index = overlap.max(dim=1)
     taken = best >= high
     if claim:
@@ -47,3 +47,7 @@ def _match(boxes: Tensor, valid: Tensor, anchors: Tensor, high: float, low: floa
         taken |= (overlap == most).any(dim=1)
     unmatched = torch.where(best < low, BACKGROUND, IGNORED)
     return torch.where(taken, index, unmatched)
+
+
+def _overlap(boxes: Tensor, valid: Tensor, anchors: Tensor) -> Tensor:
+    return iou(boxes.masked_fill(~valid[..., None], 0.0), anchors)  # a row of padding has no area, so IoU 0
