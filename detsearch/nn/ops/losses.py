@@ -25,3 +25,11 @@ def focal_loss(
 def _term(logits: Tensor, gamma: float) -> Tensor:
     """-(1 - p)^gamma log p with p = sigmoid(-logits), the probability given to what is right."""
     return logits.sigmoid().pow(gamma) * F.softplus(logits)
+
+
+def bounded_iou_loss(log_sides: Tensor, targets: Tensor, *, beta: float) -> Tensor:
+    """Smooth L1 of 1 - min(w / w', w' / w), and the same of heights, elementwise (Tychsen-Smith and Petersson, CVPR
+    2018; as in Wang et al., CVPR 2019, eq. 5). Both arguments are logarithms of sides, in any unit; the smaller of the
+    two ratios is then exp(-|difference|), which cannot overflow."""
+    missing = -torch.expm1(-(log_sides - targets).abs())
+    return F.smooth_l1_loss(missing, torch.zeros_like(missing), reduction="none", beta=beta)
