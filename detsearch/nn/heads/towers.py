@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from torch import Tensor, nn
@@ -32,17 +33,8 @@ class Towers(nn.Module):
         return self.classes(level), self.boxes(level)
 
 
-def tower(norms: Norms, inputs: int, width: int, depth: int) -> nn.Sequential:
-    """`depth` 3x3 convolutions, each with its norm and a ReLU; weights normal with deviation 0.01 as in RetinaNet."""
-    layers = [norms.plain(inputs if i == 0 else width, width, 3) for i in range(depth)]
-    for layer in layers:
-        layer.append(nn.ReLU(inplace=True))
-        normal_weights(layer)
-    return nn.Sequential(*layers)
-
-
 def normal_weights(module: nn.Module, std: float = 0.01) -> None:
-    """Every convolution's and linear layer's weights normal with deviation `std`, its bias zero."""
+    """Every convolution's and linear layer's weights normal with deviation `std`, its bias zero, as in RetinaNet."""
     for part in module.modules():
         if isinstance(part, (nn.Conv2d, nn.Linear)):
             nn.init.normal_(part.weight, std=std)
@@ -50,9 +42,38 @@ def normal_weights(module: nn.Module, std: float = 0.01) -> None:
                 nn.init.zeros_(part.bias)
 
 
-def width_on(features: FeatureSpec, width: int) -> int:
-    """A width in which 0 follows the maps, as far as `MOST_FOLLOWED`."""
-    return width or min(features.channels[0], MOST_FOLLOWED)
+def he_weights(module: nn.Module) -> None:
+    """Every convolution's weights as He et al. (ICCV 2015) initialise them, by its outputs, its bias zero: as in the
+    convolutions of Mask R-CNN's heads."""
+    for part in module.modules():
+        if isinstance(part, (nn.Conv2d, nn.ConvTranspose2d)):
+            nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+
+
+def tower(
+    norms: Norms,
+    inputs: int,
+    width: int,
+    depth: int,
+    *,
+    last_stride: int = 1,
+    initialise: Callable[[nn.Module], None] = normal_weights,
+) -> nn.Sequential:
+    """`depth` 3x3 convolutions, each with its norm and a ReLU."""
+    layers = []
+    for i in range(depth):
+        stride = last_stride if i == depth - 1 else 1
+        layer = norms.plain(inputs if i == 0 else width, width, 3, stride=stride)
+        layers.append(layer.append(nn.ReLU(inplace=True)))
+        initialise(layer)
+    return nn.Sequential(*layers)
+
+
+def width_on(features: FeatureSpec, width: int, most: int = MOST_FOLLOWED) -> int:
+    """A width in which 0 follows the maps, as far as `most`."""
+    return width or min(features.channels[0], most)
 
 
 def one_width(head: str, features: FeatureSpec) -> None:
