@@ -42,6 +42,7 @@ def write_report(folder: Path, out: Path | None = None) -> list[Path]:
 def study_view(study: StudyRecord) -> StudyView:
     """What the report shows of a study beside its trials."""
     recipe = load_recipe(SearchRecipe, study.folder / RECIPE)
+    recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"file": _near(recipe.data.file)})})
     place = shlex.quote(str(study.folder))
     times = [trial.started for trial in study.trials if trial.started] + [
         t.finished for t in study.trials if t.finished
@@ -70,6 +71,12 @@ def study_view(study: StudyRecord) -> StudyView:
         },
         test={number: _figures(scores) for number, scores in read_test_scores(study.folder).items()},
     )
+
+
+def _near(path: str) -> str:
+    """A path below the working folder as one would type it there; reports are shown to others."""
+    here = Path.cwd()
+    return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else path
 
 
 def _data(recipe: SearchRecipe, images: dict[str, Any]) -> dict[str, object]:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import chdir
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,10 @@ def test_from_recipe_to_report(tmp_path: Path, search_file: Path) -> None:
     number = best[0].number
     for text in (html.read_text(), markdown.read_text()):
         assert f"--trial {number}" in text
+    with chdir(Path(recipe.data.file).parent):  # a path below the working folder is shown as one would type it there
+        _, markdown = write_report(out)
+    assert f"file: {Path(recipe.data.file).name}\n" in markdown.read_text()
+    assert recipe.data.file not in markdown.read_text()
     trained = recipe_of_trial(out, number, ["training.epochs=9"], {"seed": 5})
     assert (trained.detector, trained.training.epochs, trained.seed) == (best[0].code, 9, 5)
     assert trained.data == recipe.data
