@@ -9,9 +9,12 @@ from typing import Final, Literal, Self
 
 from hypothesis import strategies as st
 
-from detsearch.arch import modules
 from detsearch.arch.blockcode import BLOCKS, STEMS, Block, BlockCode
 from detsearch.arch.catalogue import ABSENT, WORD, Catalogue, Descriptor
+from detsearch.arch.modules import MODULES
+from detsearch.arch.modules.backbones import CLASSICAL, CodedResNetSpec, TimmSpec
+from detsearch.arch.modules.heads import RetinaNetHeadSpec
+from detsearch.arch.modules.necks import FPNSpec
 from detsearch.arch.spec import NORMS, DetectorSpec, ModuleSpec, NetworkSpec
 from detsearch.types import InputSize
 
@@ -119,8 +122,8 @@ TOYS: Final = (
         beside={"proposals": (ABSENT,)},
     ),
 )
-TOY_CATALOGUE: Final = Catalogue([*modules.MODULES, *TOYS])
-OURS: Final = Catalogue(modules.MODULES)
+TOY_CATALOGUE: Final = Catalogue([*MODULES, *TOYS])
+OURS: Final = Catalogue(MODULES)
 
 words = st.from_regex(WORD, fullmatch=True)
 cells = st.builds(
@@ -164,24 +167,22 @@ def block_codes(
     return st.builds(BlockCode, st.sampled_from(blocks), bases, stages)
 
 
-def _coded(code: BlockCode, stem: str, in_1x1: bool) -> modules.CodedResNetSpec:
+def _coded(code: BlockCode, stem: str, in_1x1: bool) -> CodedResNetSpec:
     bottleneck = code.block in ("bottleneck", "Xbottleneck")
-    return modules.CodedResNetSpec(code, stem, "1x1" if in_1x1 and bottleneck else "3x3")  # type: ignore[arg-type]
+    return CodedResNetSpec(code, stem, "1x1" if in_1x1 and bottleneck else "3x3")  # type: ignore[arg-type]
 
 
 coded = st.builds(_coded, block_codes(), st.sampled_from(STEMS), st.booleans()) | st.sampled_from(
-    list(modules.CLASSICAL.values())
+    list(CLASSICAL.values())
 )
-timm = st.builds(modules.TimmSpec, st.from_regex(r"[a-z0-9_]{1,20}(\.[a-z0-9_]{1,9})?", fullmatch=True))
+timm = st.builds(TimmSpec, st.from_regex(r"[a-z0-9_]{1,20}(\.[a-z0-9_]{1,9})?", fullmatch=True))
 fpn = st.builds(
-    modules.FPNSpec,
+    FPNSpec,
     st.sets(st.integers(2, 7), min_size=1).map(lambda levels: tuple(sorted(levels))),
     st.integers(8, 2048),
     st.sampled_from(["p5", "c5"]),
 )
-retinanet = st.builds(
-    modules.RetinaNetHeadSpec, st.just(0) | st.integers(8, 2048), st.integers(1, 16), st.floats(0.5, 32)
-)
+retinanet = st.builds(RetinaNetHeadSpec, st.just(0) | st.integers(8, 2048), st.integers(1, 16), st.floats(0.5, 32))
 inputs = st.builds(InputSize, st.integers(128, 16384), st.integers(128, 16384))
 
 
