@@ -96,6 +96,12 @@ class Regions:
     boxes: Tensor
     image: Tensor
 
+    @classmethod
+    def of(cls, boxes: Tensor, valid: Tensor) -> Self:
+        """The `valid` (B, K) of `boxes` (B, K, 4), image by image."""
+        image, row = valid.nonzero(as_tuple=True)
+        return cls(boxes[image, row], image)
+
     def __len__(self) -> int:
         return len(self.boxes)
 

@@ -10,5 +10,6 @@ from detsearch.arch.modules.backbones import BACKBONES
 from detsearch.arch.modules.heads import HEADS
 from detsearch.arch.modules.masks import MASKS
 from detsearch.arch.modules.necks import NECKS
+from detsearch.arch.modules.proposals import PROPOSALS
 
-MODULES: Final[tuple[Descriptor, ...]] = (*BACKBONES, *NECKS, *HEADS, *MASKS)
+MODULES: Final[tuple[Descriptor, ...]] = (*BACKBONES, *NECKS, *PROPOSALS, *HEADS, *MASKS)

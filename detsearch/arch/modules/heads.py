@@ -8,6 +8,7 @@ from typing import Final
 
 from detsearch.arch.catalogue import ABSENT, Descriptor
 from detsearch.arch.modules.fields import LayerNorm, among, same_or_wider, width_or_followed, within
+from detsearch.arch.modules.masks import MaskSpec
 from detsearch.arch.spec import ModuleSpec
 
 
@@ -31,6 +32,30 @@ class RetinaNetHeadSpec(ModuleSpec):
         among("norm", self.norm, LayerNorm)
 
 
+@dataclass(frozen=True)
+class TwoFCSpec(ModuleSpec):
+    """R-CNN head: class and box of each proposal (Girshick, ICCV 2015; Lin et al., "Feature Pyramid Networks", CVPR
+    2017, sec. 4.2).
+
+    `fcs` fully connected layers of `width` units behind `convs` 3x3 convolutions of `conv_width` channels, each with
+    `norm` (the fully connected ones have none); `mask` draws the objects' masks.
+    """
+
+    width: int = 1024
+    fcs: int = 2
+    convs: int = 0
+    conv_width: int = 256
+    norm: LayerNorm = "auto"
+    mask: MaskSpec | None = None
+
+    def __post_init__(self) -> None:
+        within("width", self.width, 8, 8192)
+        within("fcs", self.fcs, 1, 8)
+        within("convs", self.convs, 0, 16)
+        within("conv_width", self.conv_width, 8, 2048)
+        among("norm", self.norm, LayerNorm)
+
+
 HEADS: Final = (
     Descriptor(
         slot="head",
@@ -40,5 +65,14 @@ HEADS: Final = (
         summary="one-stage head: two towers, nine anchors a place, focal loss",
         beside={"proposals": (ABSENT,)},
         order={"width": same_or_wider, "depth": operator.le},
+    ),
+    Descriptor(
+        slot="head",
+        token="2fc",
+        spec=TwoFCSpec,
+        builder="detsearch.nn.heads.rcnn:build_2fc",
+        summary="two-stage head: fully connected layers on every proposal's region, masks if wanted",
+        beside={"proposals": ("*",)},
+        order=dict.fromkeys(("width", "fcs", "convs", "conv_width"), operator.le),
     ),
 )

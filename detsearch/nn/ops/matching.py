@@ -32,8 +32,8 @@ def match(boxes: Tensor, valid: Tensor, anchors: Tensor, *, high: float, low: fl
     if objects == 0 or count == 0:
         return torch.full((images, count), BACKGROUND, dtype=torch.int64, device=anchors.device)
     step = max(1, PAIRS // (objects * count))
-    own = anchors.split(step) if anchors.dim() == 3 else repeat(anchors)
-    chunks = zip(boxes.split(step), valid.split(step), own, strict=False)  # what is repeated has no end
+    own = torch.split(anchors, step) if anchors.dim() == 3 else repeat(anchors)
+    chunks = zip(torch.split(boxes, step), torch.split(valid, step), own, strict=False)  # what is repeated has no end
     return torch.cat([assign(_overlap(*chunk), high=high, low=low, claim=claim) for chunk in chunks])
 
 

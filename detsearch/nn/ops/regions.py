@@ -56,7 +56,7 @@ class RegionPool(nn.Module):
         level = self.level_of(boxes)
         order = level.argsort(stable=True)
         counts = torch.bincount(level, minlength=len(maps)).tolist()
-        chunks = zip(maps, rois[order].split(counts), self.scales, strict=True)
+        chunks = zip(maps, torch.split(rois[order], counts), self.scales, strict=True)
         return torch.cat([self._pooled(*chunk) for chunk in chunks])[order.argsort()]
 
     def level_of(self, boxes: Tensor) -> Tensor:
