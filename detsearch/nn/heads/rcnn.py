@@ -52,7 +52,8 @@ class RegionPredictor(nn.Module):
     def forward(self, features: list[Tensor], regions: Regions) -> tuple[Tensor, Tensor]:
         """(N, 1 + C), background first, and (N, C, 4), or (N, 1, 4) if agnostic; at least float32. N may be 0."""
         x = self.layers(self.pool(features, regions))
-        return precise(self.class_logits(x)), precise(self.box_deltas(x)).view(len(x), -1, 4)
+        deltas = self.box_deltas(x).view(len(x), self.box_deltas.out_features // 4, 4)
+        return precise(self.class_logits(x)), precise(deltas)
 
 
 class RegionLayers(nn.Module):
