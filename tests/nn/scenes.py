@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from detsearch.nn.structures import ImageBatch, Targets
@@ -27,3 +29,17 @@ def random_targets(
         boxes.append(torch.cat([corner, corner + side], dim=1))
         labels.append(torch.randint(0, num_classes, (count,), generator=generator))
     return Targets.from_lists(boxes, labels)
+
+
+def with_masks(targets: Targets, padded: tuple[int, int], seed: int = 0) -> Targets:
+    """The targets with an ellipse or a rectangle inside each box as its mask."""
+    generator = torch.Generator().manual_seed(seed)
+    boxes = targets.boxes[targets.valid].float()
+    y = torch.arange(padded[0])[:, None] + 0.5
+    x = torch.arange(padded[1]) + 0.5
+    centre, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2
+    off_x = ((x - centre[:, 0, None, None]) / half[:, 0, None, None]).abs()
+    off_y = ((y - centre[:, 1, None, None]) / half[:, 1, None, None]).abs()
+    round_ = torch.rand(len(boxes), generator=generator)[:, None, None] < 0.5
+    inside = torch.where(round_, off_x**2 + off_y**2, torch.maximum(off_x, off_y)) <= 1
+    return replace(targets, masks=inside.to(torch.uint8))
