@@ -44,7 +44,8 @@ def preset(name: str) -> DetectorSpec:
 
 
 def resolve(text: str, size: InputSize | None = None) -> DetectorSpec:
-    """Read a preset's name, a detector or network text, or the path of a file that holds one of them on its first line.
+    """Read a preset's name (with ``@WxH`` for another input size), a detector or network text, or the path of a file
+    that holds one of them on its first line.
 
     `size` overrides the input size; it is needed where the text is a network without one.
     """
@@ -62,9 +63,13 @@ def resolve(text: str, size: InputSize | None = None) -> DetectorSpec:
 
 
 def _resolve_text(text: str, size: InputSize | None) -> DetectorSpec:
-    if text in PRESETS:
-        spec = preset(text)
-    elif "@" in text:
+    name, at, own_size = text.partition("@")
+    if name.strip() in PRESETS:
+        spec = preset(name.strip())
+        if at:
+            spec = spec.network.at(InputSize.parse(own_size))
+            catalogue().check_input(spec)
+    elif at:
         spec = parse_detector(text)
     elif size is not None and ("/" in text or "(" in text):
         spec = parse_network(text).at(size)

@@ -1,4 +1,4 @@
-"""``describe``, ``latency``, ``modules``, ``schema``: what a detector is and costs, and what may be written."""
+"""``describe``, ``latency``, ``modules``, ``space``, ``schema``: what a detector is and costs, what may be written."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ def register(app: typer.Typer) -> None:
     app.command()(describe)
     app.command()(latency)
     app.command()(modules)
+    app.command()(space)
     app.command()(schema)
 
 
@@ -106,6 +107,23 @@ def modules(json: options.Json = False) -> None:
     say()
     for name, text in PRESETS.items():
         say(f"{name}: {text}")
+
+
+def space(recipe: options.Recipe = None, settings: options.Set = None, json: options.Json = False) -> None:
+    """How many detectors the space of a search recipe holds, and of what; without a recipe the default space."""
+    from detsearch.arch.spaces.section import read_space
+    from detsearch.runs.recipe import load_recipe
+    from detsearch.runs.settings import SearchRecipe
+
+    no_data = {"data.file": "synthetic"} if recipe is None else None  # a space needs none
+    found = read_space(load_recipe(SearchRecipe, recipe, settings or (), no_data).space)
+    choices = found.to_choices()
+    if json:
+        print_json({"size": found.size(), "choices": choices})
+        return
+    say(f"{found.size()} detectors")
+    for part, texts in choices.items():
+        say(f"{part}, {len(texts)}: {'; '.join(texts)}")
 
 
 def schema(kind: Annotated[Literal["train", "search"], typer.Argument(help="Kind of recipe.")]) -> None:

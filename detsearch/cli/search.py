@@ -40,6 +40,8 @@ def structure(
     The space is the recipe's section `space`, or `--set space.backbone=[...]`: lists of choices for backbone, neck,
     proposals, head, norm and input. A choice is a module's text, as `fpn(levels=3-4-5)`, or stands for the product of
     its lists: `{fpn: {levels: [3-4-5, 2-3-4-5], width: [64, 128]}}`. `detsearch modules` lists modules and fields.
+    In place of these lists, `space.detectors` may list whole detectors, as recipes/preliminary.yaml does with the
+    strategy `all`, which trains each of them once. `detsearch space` prints what a recipe's space holds.
 
     Ctrl-C lets running trials save; the same command goes on where it stopped.
     """

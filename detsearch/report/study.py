@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-from detsearch.arch.spaces.structural import StructuralSpace
+from detsearch.arch.spaces.section import read_space
 from detsearch.files import write_text
 from detsearch.report.html import html_report
 from detsearch.report.tables import markdown_report
@@ -53,7 +53,7 @@ def study_view(study: StudyRecord) -> StudyView:
         objectives=study.objectives,
         seed=recipe.seed,
         limits=tuple(Limit.parse(text) for text in recipe.limits),
-        space_size=StructuralSpace.from_choices(recipe.space).size(),
+        space_size=read_space(recipe.space).size(),
         created=min(times, default=None),
         finished=max(times, default=None),
         device=f"{study.identity['device_name']} ({study.identity['device']})",

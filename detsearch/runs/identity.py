@@ -8,22 +8,26 @@ from typing import Any, TypeVar
 
 from detsearch.arch.code import format_detector
 from detsearch.arch.presets import resolve
+from detsearch.arch.spaces.listed import DETECTORS
+from detsearch.arch.spaces.section import read_space
 from detsearch.data.dataset import Dataset
 from detsearch.nn.backbones.weights import IMAGENET
 from detsearch.runs.data import BUILTIN
-from detsearch.runs.settings import Run, TrainRecipe
+from detsearch.runs.settings import Run, SearchRecipe, TrainRecipe
 
 R = TypeVar("R", bound=Run)
 
 
 def located(run: R) -> R:
-    """The same recipe, to be read from any working directory: files by their whole path, the detector as its code."""
+    """The same recipe, to be read from any working directory: files by their whole path, detectors as their codes."""
     file = run.data.file if run.data.file in BUILTIN else os.path.abspath(run.data.file)
     changed: dict[str, Any] = {"data": run.data.model_copy(update={"file": file})}
     if run.weights not in ("none", IMAGENET):
         changed["weights"] = os.path.abspath(run.weights)
     if isinstance(run, TrainRecipe):
         changed["detector"] = format_detector(resolve(run.detector))
+    if isinstance(run, SearchRecipe) and DETECTORS in run.space:
+        changed["space"] = read_space(run.space).to_choices()
     return run.model_copy(update=changed)
 
 

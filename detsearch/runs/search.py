@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from detsearch.arch.partial_order import leq
-from detsearch.arch.spaces.structural import StructuralSpace
+from detsearch.arch.spaces.base import Space
+from detsearch.arch.spaces.section import read_space
 from detsearch.cost.latency import device_name
 from detsearch.data.dataset import Dataset
 from detsearch.errors import CheckpointError, StudyError
@@ -21,10 +22,11 @@ from detsearch.runs.device import resolve_device
 from detsearch.runs.fit import score_with
 from detsearch.runs.identity import deciding, located, summary
 from detsearch.runs.recipe import load_recipe, override, write_recipe
-from detsearch.runs.settings import Run, SearchRecipe, TrainRecipe
+from detsearch.runs.settings import TRIALS, Run, SearchRecipe, TrainRecipe
 from detsearch.runs.train import RECIPE
 from detsearch.search.evolution import Evolution
 from detsearch.search.execution.processes import ProcessExecutor
+from detsearch.search.exhaustive import Exhaustive
 from detsearch.search.ledger import Ledger, read_study
 from detsearch.search.objective import Limit, Objective
 from detsearch.search.pareto import front
@@ -67,7 +69,8 @@ def search_structure(
 
     UserErrors for anything wrong with recipe, data, weights, device or folder come before anything is trained.
     """
-    space = StructuralSpace.from_choices(recipe.space)
+    space = read_space(recipe.space)
+    everything = recipe.search.strategy == "all"
     objectives = tuple(Objective.parse(text) for text in recipe.objectives)
     device = resolve_device(recipe.device)
     splits = load_splits(recipe)
@@ -79,12 +82,12 @@ def search_structure(
         evaluate=candidates.evaluate,
         fidelity=Fidelity(recipe.training.epochs),
         seed=recipe.seed,
-        leq=leq if recipe.search.prune else None,
+        leq=leq if recipe.search.prune and not everything else None,
         slack=recipe.search.slack,
         limits=tuple(Limit.parse(text) for text in recipe.limits),
     )
     images = {name: summary(dataset) for name, dataset in splits.items()}
-    with Ledger(folder, _identity(recipe, space, device, images), objectives) as ledger:
+    with Ledger(folder, _identity(recipe, space.to_choices(), device, images), objectives) as ledger:
         write_recipe(located(recipe), folder / RECIPE)
         write_json(folder / DATA_SUMMARY, images)
         on_start(space.size())
@@ -101,7 +104,7 @@ def search_structure(
                 ledger,
                 search,
                 executor,
-                trials=recipe.budget.trials,
+                trials=recipe.budget.trials or (None if everything else TRIALS),
                 seconds=None if hours is None else hours * 3600,
                 on_event=on_event,
             )
@@ -172,18 +175,24 @@ def recipe_of_trial(
     return override(TrainRecipe, recipe.model_dump(mode="json"), settings, options)
 
 
-def _strategy(recipe: SearchRecipe, space: StructuralSpace, objectives: tuple[Objective, ...]) -> Strategy:
-    if recipe.search.strategy == "random":
-        return RandomSearch(space=space)
-    return Evolution(space=space, objectives=objectives, initial=recipe.search.initial)
+def _strategy(recipe: SearchRecipe, space: Space, objectives: tuple[Objective, ...]) -> Strategy:
+    match recipe.search.strategy:
+        case "all":
+            return Exhaustive(space=space)
+        case "random":
+            return RandomSearch(space=space)
+        case "evolution":
+            return Evolution(space=space, objectives=objectives, initial=recipe.search.initial)
 
 
-def _identity(recipe: SearchRecipe, space: StructuralSpace, device: str, images: Mapping[str, Any]) -> dict[str, Any]:
+def _identity(
+    recipe: SearchRecipe, choices: Mapping[str, Sequence[str]], device: str, images: Mapping[str, Any]
+) -> dict[str, Any]:
     """What must stay the same for the trials of a folder to be comparable. Budget, strategy, limits, workers, the test
     split and the place of the data may change between two runs of the command."""
     return {
         "kind": "structure",
-        "space": space.to_choices(),
+        "space": choices,
         **deciding(recipe),
         "latency": recipe.latency.model_dump(mode="json"),
         "images": {name: images[name] for name in (recipe.data.train, recipe.data.val)},

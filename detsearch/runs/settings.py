@@ -21,6 +21,9 @@ FIGURES: Final = MAXIMISED | MINIMISED
 """What every trained candidate has, by the names that objectives use."""
 
 COSTS: Final = MINIMISED - {"train_seconds"}
+TRIALS: Final = 40
+"""Candidates that are trained where a recipe does not say how many."""
+
 """Those that are known before training: what limits may be about."""
 
 
@@ -71,8 +74,13 @@ class TrainRecipe(Run):
 class SearchSettings(Section):
     """How candidates are proposed and which are left out before training."""
 
-    strategy: Literal["evolution", "random"] = Field("evolution", description="evolution (SM-NAS), or random search.")
-    initial: int = Field(8, ge=1, description="Random members before evolution begins.")
+    strategy: Literal["evolution", "random", "all"] = Field(
+        "evolution",
+        description="evolution (SM-NAS); random search; or all: every member of the space once, in order, none pruned.",
+    )
+    initial: int = Field(
+        8, ge=1, description="Random members before evolution begins, chosen so that every kind of part occurs."
+    )
     prune: bool = Field(True, description="Leave out what the partial order shows to be dominated.")
     slack: float = Field(0.0, ge=0, le=1, description="AP by which pruning must be sure, against noise.")
 
@@ -80,7 +88,12 @@ class SearchSettings(Section):
 class BudgetSettings(Section):
     """When the search ends: whichever comes first."""
 
-    trials: int = Field(40, ge=1, description="Candidates that are trained, failed ones included, pruned ones not.")
+    trials: int | None = Field(
+        None,
+        ge=1,
+        description="Candidates that are trained, failed ones included, pruned ones not; null: 40, or every one under "
+        "the strategy all.",
+    )
     hours: float | None = Field(None, gt=0, description="Wall time of one run of the command; null: no limit.")
 
 
@@ -98,7 +111,8 @@ class SearchRecipe(Run):
         default_factory=dict,
         description="Lists of choices for backbone, neck, proposals, head, norm and input; parts not named keep the "
         "defaults. A choice is a module's text, such as fpn(levels=3-4-5), or a mapping that stands for the product of "
-        "its lists: {fpn: {levels: [3-4-5, 2-3-4-5], width: [64, 128]}}. `detsearch modules` lists modules and fields.",
+        "its lists: {fpn: {levels: [3-4-5, 2-3-4-5], width: [64, 128]}}. `detsearch modules` lists modules and fields. "
+        "Or, in place of all these, `detectors`: a list of presets and codes, such as faster_rcnn_r50_fpn@800x600.",
     )
     objectives: list[str] = Field(
         ["ap:max", "latency_ms:min"], description="What the front is about: NAME:max or :min."

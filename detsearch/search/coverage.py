@@ -1,0 +1,64 @@
+"""First generations that show every part of a space: all kinds of module and all choices, as evenly as possible."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detsearch.arch.spec import SLOTS, DetectorSpec
+
+TRIES: Final = 3
+"""So often a choice that no member has yet comes first: one that always fails, or is always too dear, must not hold up
+the others."""
+
+
+class Coverage:
+    """What the candidates of `pool` (at least one) are made of, as an array of numbers, so that all of them are
+    compared at once."""
+
+    def __init__(self, pool: Sequence[DetectorSpec]) -> None:
+        self.pool = pool
+        self._place = {spec: place for place, spec in enumerate(pool)}
+        self._numbers: dict[Hashable, int] = {}
+        table = [[self._numbers.setdefault(made, len(self._numbers)) for made in _made_of(spec)] for spec in pool]
+        self._table = np.array(table, dtype=np.int32)
+
+    def next(
+        self, members: Iterable[DetectorSpec], lost: Iterable[DetectorSpec], rng: np.random.Generator
+    ) -> DetectorSpec | None:
+        """A candidate of the pool that is neither a member nor lost, None where there is none.
+
+        It is drawn from those that bring the most kinds and choices that no member has; among these, from those whose
+        choices were tried least.
+        """
+        members, lost = list(members), list(lost)
+        has = self._count(members)
+        tried = has + self._count(lost)
+        free = np.ones(len(self.pool), dtype=bool)
+        free[[self._place[spec] for spec in (*members, *lost) if spec in self._place]] = False
+        if not free.any():
+            return None
+        missing = (has == 0) & (tried < TRIES)
+        new, load = missing[self._table].sum(axis=1), tried[self._table[:, _CHOICES]].sum(axis=1)
+        free &= new == new[free].max()
+        free &= load == load[free].min()
+        return self.pool[int(rng.choice(np.flatnonzero(free)))]
+
+    def _count(self, specs: Iterable[DetectorSpec]) -> NDArray[np.int64]:
+        """How many specs have each kind and choice of the pool."""
+        known = [self._numbers[made] for spec in specs for made in _made_of(spec) if made in self._numbers]
+        return np.bincount(np.array(known, dtype=np.int64), minlength=len(self._numbers))
+
+
+_CHOICES: Final = slice(len(SLOTS), None)
+"""Where the choices stand among what a detector is made of."""
+
+
+def _made_of(spec: DetectorSpec) -> list[Hashable]:
+    """The kind of module in each slot, then the choice for each part."""
+    parts = [(slot, spec.network.part(slot)) for slot in SLOTS]
+    kinds = [(slot, type(part)) for slot, part in parts]
+    return [*kinds, *parts, ("norm", spec.network.norm), ("input", spec.input)]
