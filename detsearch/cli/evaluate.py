@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -26,13 +26,17 @@ def evaluate(
     split: Annotated[str, typer.Option(help="Split, or several joined by +.")] = "val",
     input: options.Input = None,
     batch: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 8,
+    voc: Annotated[
+        Literal["area", "11points"],
+        typer.Option(help="VOC's AP: area under the curve (2010 on), or the mean of 11 points (2007)."),
+    ] = "area",
     device: options.Device = None,
     json: options.Json = False,
 ) -> None:
     """Score a checkpoint on a split: COCO's 12 numbers, AP by class, VOC's AP50."""
     from detsearch.runs.predict import evaluate_checkpoint
 
-    found = evaluate_checkpoint(checkpoint, data, split, _size(input), device=device or "auto", batch=batch)
+    found = evaluate_checkpoint(checkpoint, data, split, _size(input), device=device or "auto", batch=batch, voc=voc)
     if json:
         print_json(found)
         return

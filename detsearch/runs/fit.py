@@ -73,4 +73,5 @@ def fit(
 def score_with(run: Run, detector: Detector, size: InputSize, dataset: Dataset, device: str) -> Score:
     """Figures of a detector on a dataset, as a recipe says."""
     runtime = EagerRuntime(detector, device)
-    return score(runtime, size, dataset, batch=run.evaluation.batch, workers=run.training.workers)
+    how = run.evaluation
+    return score(runtime, size, dataset, batch=how.batch, workers=run.training.workers, voc=how.voc)

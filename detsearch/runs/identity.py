@@ -36,6 +36,7 @@ def deciding(run: Run) -> dict[str, Any]:
     same = located(run).model_dump(mode="json", include={"augmentation", "weights", "seed", "detector"})
     same["data"] = {"train": run.data.train, "val": run.data.val}
     same["training"] = run.training.deciding()
+    same["evaluation"] = {"voc": run.evaluation.voc}
     return same
 
 

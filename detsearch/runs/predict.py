@@ -15,6 +15,7 @@ from detsearch.data.dataset import Dataset, ImageRecord
 from detsearch.data.loader import eval_loader
 from detsearch.errors import DataError
 from detsearch.evaluation.predict import ImagePrediction, predict
+from detsearch.evaluation.voc import Convention
 from detsearch.runs.data import load_split
 from detsearch.runs.device import resolve_device
 from detsearch.runs.score import score
@@ -26,14 +27,21 @@ IMAGE_SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tif
 
 
 def evaluate_checkpoint(
-    checkpoint: Path, data: str, split: str, size: InputSize | None, *, device: str, batch: int
+    checkpoint: Path,
+    data: str,
+    split: str,
+    size: InputSize | None,
+    *,
+    device: str,
+    batch: int,
+    voc: Convention = "area",
 ) -> dict[str, Any]:
     """Figures of a checkpoint on a split; DataError if the split has other classes than it was trained for."""
     runtime, meta, size = _load(checkpoint, size, device)
     dataset = load_split(data, split)
     if dataset.classes != meta.classes:
         raise DataError(f"{data} split {split}", f"the classes {', '.join(meta.classes)}", ", ".join(dataset.classes))
-    found = score(runtime, size, dataset, batch=batch)
+    found = score(runtime, size, dataset, batch=batch, voc=voc)
     return {
         "code": format_detector(parse_network(meta.network).at(size)),
         "checkpoint": str(checkpoint),

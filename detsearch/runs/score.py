@@ -9,7 +9,7 @@ from detsearch.data.dataset import Dataset
 from detsearch.data.loader import eval_loader
 from detsearch.evaluation.coco import Accuracy, coco_ap
 from detsearch.evaluation.predict import predict
-from detsearch.evaluation.voc import VocAccuracy, voc_ap
+from detsearch.evaluation.voc import Convention, VocAccuracy, voc_ap
 from detsearch.runtime.base import Runtime
 from detsearch.types import InputSize
 
@@ -27,10 +27,13 @@ class Score:
 
     def to_json(self) -> dict[str, Any]:
         """All figures, None where undefined."""
-        return {**asdict(self.coco), "voc_ap50": self.voc.ap50, "voc_ap50_per_class": dict(self.voc.per_class)}
+        voc = {"voc_ap50": self.voc.ap50, "voc_ap50_per_class": dict(self.voc.per_class)}
+        return {**asdict(self.coco), **voc, "voc_convention": self.voc.convention}
 
 
-def score(runtime: Runtime, size: InputSize, dataset: Dataset, *, batch: int, workers: int = 0) -> Score:
+def score(
+    runtime: Runtime, size: InputSize, dataset: Dataset, *, batch: int, workers: int = 0, voc: Convention = "area"
+) -> Score:
     """Let a runtime answer on every image of `dataset`, fitted to `size`, and compare."""
     found = predict(runtime, eval_loader(dataset, size, batch=batch, workers=workers))
-    return Score(coco_ap(dataset, found), voc_ap(dataset, found))
+    return Score(coco_ap(dataset, found), voc_ap(dataset, found, convention=voc))

@@ -13,6 +13,7 @@ from pydantic import Field, field_validator
 
 from detsearch.data.transforms import Augmentation
 from detsearch.errors import UserError
+from detsearch.evaluation.voc import Convention
 from detsearch.search.objective import MAXIMISED, MINIMISED, Limit, Objective, check_objectives
 from detsearch.training.settings import TrainingSettings
 from detsearch.yamlfile import Section
@@ -50,6 +51,7 @@ class EvaluationSettings(Section):
     """How a trained detector is scored."""
 
     batch: int = Field(8, ge=1, le=4096, description="Images per forward pass.")
+    voc: Convention = Field("area", description="VOC's AP: area under the curve (2010 on), or mean of 11points (2007).")
 
 
 class Run(Section):

@@ -99,8 +99,9 @@ def test_eval_and_predict(checkpoint: Path, data_file: Path, tmp_path: Path, cap
     found = json.loads(capsys.readouterr().out)
     assert found["images"] == 8
     assert {"ap", "ap50", "voc_ap50", "per_class"} <= set(found)
-    assert run(["eval", str(checkpoint), "--data", str(data_file)]) == OK
-    assert "AP50" in capsys.readouterr().out
+    assert found["voc_convention"] == "area"
+    assert run(["eval", str(checkpoint), "--data", str(data_file), "--voc", "11points"]) == OK
+    assert "VOC AP50 (mean of 11 points): " in capsys.readouterr().out
 
     assert run(["data", "check", str(data_file), "--samples", str(tmp_path / "images"), "-n", "1"]) == OK
     capsys.readouterr()

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
 from detsearch.data.dataset import Dataset
 from detsearch.errors import DataError
+from detsearch.evaluation import voc
 from detsearch.evaluation.predict import ImagePrediction
-from detsearch.evaluation.voc import average_precision, voc_ap
+from detsearch.evaluation.voc import Convention, average_precision, voc_ap
 from tests.evaluation.cases import cases, dataset, perfect, prediction, record
 
 
@@ -21,8 +23,9 @@ def _iou(a: list[float], b: list[float]) -> float:
     return inter / union if union > 0 else 0.0
 
 
-def _plain(data: Dataset, predictions: list[ImagePrediction], label: int) -> float | None:
-    """AP of a class, word for word: one pass over all detections, then the area by the definition of the envelope."""
+def _plain(data: Dataset, predictions: list[ImagePrediction], label: int) -> tuple[float, float] | None:
+    """AP of a class by both conventions, word for word: one pass over all detections, then the area by the definition
+    of the envelope, and the mean over eleven recalls."""
     positions = {r.image_id: i for i, r in enumerate(data.records)}
     found = sorted(
         (
@@ -59,38 +62,106 @@ def _plain(data: Dataset, predictions: list[ImagePrediction], label: int) -> flo
     for n, outcome in enumerate(outcomes, start=1):
         hits += outcome
         curve.append((Fraction(hits, total), Fraction(hits, n)))
-    area = sum(
-        (
-            Fraction(1, total) * max((p for r, p in curve if r >= Fraction(k, total)), default=Fraction(0))
-            for k in range(1, total + 1)
-        ),
-        Fraction(0),
-    )
-    return float(area)
+
+    def best_from(recall: Fraction) -> Fraction:
+        return max((p for r, p in curve if r >= recall), default=Fraction(0))
+
+    area = sum((best_from(Fraction(k, total)) / total for k in range(1, total + 1)), Fraction(0))
+    points = sum((best_from(Fraction(k, 10)) / 11 for k in range(11)), Fraction(0))
+    return float(area), float(points)
 
 
 @hypothesis_settings(max_examples=150)
 @given(cases())
 def test_equals_the_plain_definition(case: tuple[Dataset, list[ImagePrediction]]) -> None:
     data, predictions = case
-    accuracy = voc_ap(data, predictions)
     plain = {name: _plain(data, predictions, k) for k, name in enumerate(data.classes)}
-    for name, value in plain.items():
-        assert accuracy.per_class[name] == (None if value is None else pytest.approx(value, abs=1e-9))
-    defined = [value for value in plain.values() if value is not None]
-    assert accuracy.ap50 == (pytest.approx(np.mean(defined), abs=1e-9) if defined else None)
+    conventions: tuple[Convention, ...] = ("area", "11points")
+    for i, convention in enumerate(conventions):
+        accuracy = voc_ap(data, predictions, convention=convention)
+        for name, value in plain.items():
+            assert accuracy.per_class[name] == (None if value is None else pytest.approx(value[i], abs=1e-9))
+        defined = [value[i] for value in plain.values() if value is not None]
+        assert accuracy.ap50 == (pytest.approx(np.mean(defined), abs=1e-9) if defined else None)
+        assert accuracy.convention == convention
+
+
+@hypothesis_settings(max_examples=40)
+@given(cases())
+def test_blocks_make_no_difference(case: tuple[Dataset, list[ImagePrediction]]) -> None:
+    whole = voc_ap(*case)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(voc, "MAX_PAIRS", 5)
+        assert voc_ap(*case) == whole
 
 
 def test_a_curve_by_hand() -> None:
     # right, wrong, right of 3 objects: precision 1 up to recall 1/3, then 2/3 up to 2/3, nothing after.
-    area = average_precision([np.array([0.9, 0.7]), np.array([0.8])], [np.array([True, True]), np.array([False])], 3)
-    assert area == pytest.approx(1 / 3 + 2 / 3 / 3)
+    hits = np.array([True, False, True])
+    assert average_precision(hits, 3) == pytest.approx(1 / 3 + 2 / 3 / 3)
+    # 1 at 0, 0.1, 0.2, 0.3; 2/3 at 0.4, 0.5, 0.6; 0 at the other four
+    assert average_precision(hits, 3, "11points") == pytest.approx((4 + 3 * 2 / 3) / 11)
+
+
+def test_all_and_nothing() -> None:
+    conventions: tuple[Convention, ...] = ("area", "11points")
+    for convention in conventions:
+        assert average_precision(np.ones(7, np.bool_), 7, convention) == 1.0
+        assert average_precision(np.zeros(7, np.bool_), 7, convention) == 0.0
+        assert average_precision(np.zeros(0, np.bool_), 7, convention) == 0.0
+        assert average_precision(np.ones(7, np.bool_), 0, convention) is None
+
+
+@pytest.mark.parametrize("tenths", range(11))
+def test_a_recall_of_whole_tenths_is_reached(tenths: int) -> None:
+    """3 of 10 found is a recall of 0.3, which floating point may put below 3 times 0.1."""
+    for objects in (10, 30, 70):
+        hits = np.ones(tenths * objects // 10, np.bool_)
+        reached = tenths + 1 if tenths else 0
+        assert average_precision(hits, objects, "11points") == pytest.approx(reached / 11)
+
+
+def _devkit_iou(a: tuple[int, ...], b: tuple[int, ...]) -> Fraction:
+    """Of boxes in VOC's pixel numbers, both ends included, word for word as the devkit has it."""
+    width, height = min(a[2], b[2]) - max(a[0], b[0]) + 1, min(a[3], b[3]) - max(a[1], b[1]) + 1
+    inter = width * height if width > 0 and height > 0 else 0
+    areas = sum((box[2] - box[0] + 1) * (box[3] - box[1] + 1) for box in (a, b))
+    return Fraction(inter, areas - inter)
+
+
+@given(st.tuples(*[st.tuples(*[st.integers(1, 12)] * 4)] * 2))
+def test_iou_is_the_devkits_with_its_plus_one(corners: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
+    a, b = ((min(x1, x2), min(y1, y2), max(x1, x2) + 1, max(y1, y2) + 1) for x1, y1, x2, y2 in corners)
+    exact = _devkit_iou(a, b)
+    inner = [[x1 - 1, y1 - 1, x2, y2] for x1, y1, x2, y2 in (a, b)]  # as the reader of VOC makes them
+    data = dataset(record(1, [inner[0]], [0]), classes=1)
+    found = [prediction(1, [inner[1]], [0.5], [0])]
+    if exact > 0:
+        assert voc_ap(data, found, iou=float(exact) - 1e-9).ap50 == 1.0
+    assert voc_ap(data, found, iou=float(exact) + 1e-9).ap50 == 0.0
+
+
+def test_the_plus_one_decides_where_boxes_are_small() -> None:
+    """Pixels 1..4 and 3..6 across, 1..3 down: 2 of 6 columns are shared, a third; without the + 1, 1 of 5."""
+    assert _devkit_iou((1, 1, 4, 3), (3, 1, 6, 3)) == Fraction(1, 3)
+    data = dataset(record(1, [[0, 0, 4, 3]], [0]), classes=1)
+    found = [prediction(1, [[2, 0, 6, 3]], [0.5], [0])]
+    assert voc_ap(data, found, iou=0.3333).ap50 == 1.0
+    assert voc_ap(data, found, iou=0.3334).ap50 == 0.0
 
 
 def test_the_threshold_is_met_at_half() -> None:
     data = dataset(record(1, [[0, 0, 10, 10]], [0]), classes=1)
     assert voc_ap(data, [prediction(1, [[0, 0, 10, 5]], [0.5], [0])]).ap50 == 1.0
     assert voc_ap(data, [prediction(1, [[0, 0, 10, 4.99]], [0.5], [0])]).ap50 == 0.0
+
+
+def test_a_detection_looks_at_the_difficult_object_that_it_overlaps_most() -> None:
+    """And then it does not count, though it also meets the threshold with one that is not difficult."""
+    data = dataset(record(1, [[0, 0, 10, 10], [0, 0, 10, 8]], [0, 0], difficult=[True, False]), classes=1)
+    assert voc_ap(data, [prediction(1, [[0, 0, 10, 10]], [0.9], [0])]).ap50 == 0.0
+    both = [prediction(1, [[0, 0, 10, 10], [0, 0, 10, 8]], [0.9, 0.8], [0, 0])]
+    assert voc_ap(data, both).ap50 == 1.0
 
 
 def test_difficult_objects_are_neither_missed_nor_found() -> None:

@@ -44,6 +44,13 @@ def test_from_recipe_to_figures(tmp_path: Path, data_file: Path) -> None:
     )["code"] == found["code"]  # fmt: skip
 
 
+def test_the_convention_of_voc_is_the_recipes_and_part_of_what_makes_the_run(tmp_path: Path, data_file: Path) -> None:
+    found = train_recipe(_recipe(data_file, "evaluation.voc=11points"), tmp_path)
+    assert {scores["voc_convention"] for scores in found["scores"].values()} == {"11points"}
+    with pytest.raises(RecipeError, match="one of the same recipe"):
+        train_recipe(_recipe(data_file), tmp_path)
+
+
 def test_the_same_seed_gives_the_same_figures(tmp_path: Path, data_file: Path) -> None:
     first, second = (train_recipe(_recipe(data_file), tmp_path / name) for name in ("a", "b"))
     assert first["scores"] == second["scores"]
