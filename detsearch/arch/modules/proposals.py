@@ -36,6 +36,12 @@ class RPNSpec(ModuleSpec):
         among("norm", self.norm, LayerNorm)
 
 
+@dataclass(frozen=True)
+class GARPNSpec(RPNSpec):
+    """Guided-Anchoring RPN (Wang et al., CVPR 2019). The fields are those of an RPN, but `anchor_scale` is the side, in
+    units of the stride, of the square from which each place's predicted anchor departs."""
+
+
 PROPOSALS: Final = (
     Descriptor(
         slot="proposals",
@@ -43,6 +49,14 @@ PROPOSALS: Final = (
         spec=RPNSpec,
         builder="detsearch.nn.proposals.rpn:build_rpn",
         summary="region proposal network: three anchors a place, the best after suppression per level",
+        order={"width": same_or_wider, "depth": operator.le},
+    ),
+    Descriptor(
+        slot="proposals",
+        token="ga_rpn",
+        spec=GARPNSpec,
+        builder="detsearch.nn.proposals.ga_rpn:build_ga_rpn",
+        summary="guided anchoring: one anchor of predicted shape a place, features fitted to it",
         order={"width": same_or_wider, "depth": operator.le},
     ),
 )
