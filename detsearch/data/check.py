@@ -21,13 +21,14 @@ SMALL, MEDIUM = 32**2, 96**2  # upper ends in pixels of area, of the image as st
 class SplitReport:
     """What a split holds once its defects are dealt with.
 
-    `boxes` counts all, crowd regions and difficult ones included; `per_class` in the order of the labels; `sizes` are
-    COCO's small, medium, large.
+    `boxes` counts all, crowd regions and difficult ones included, `masks` those of them that have one; `per_class` in
+    the order of the labels; `sizes` are COCO's small, medium, large.
     """
 
     images: int
     images_without_boxes: int
     boxes: int
+    masks: int
     crowd: int
     difficult: int
     per_class: Mapping[str, int]
@@ -44,7 +45,7 @@ class CheckReport:
 
     @property
     def usable(self) -> bool:
-        """Whether every split can be loaded."""
+        """Whether every split can be loaded, if not for masks."""
         return not any(defect.action is Action.ERROR for split in self.splits.values() for defect in split.defects)
 
     def to_json(self) -> dict[str, Any]:
@@ -54,7 +55,9 @@ class CheckReport:
         """For reading: counts, then defects by what is done about them."""
         for name, split in self.splits.items():
             sizes = ", ".join(f"{count} {size}" for size, count in split.sizes.items())
-            yield f"{name}: {split.images} images ({split.images_without_boxes} without boxes), {split.boxes} boxes"
+            masks = f", {split.masks} masks" if split.masks else ""
+            bare = f"{split.images_without_boxes} without boxes"
+            yield f"{name}: {split.images} images ({bare}), {split.boxes} boxes{masks}"
             yield f"  sizes: {sizes}; crowd {split.crowd}, difficult {split.difficult}"
             yield f"  classes: {', '.join(f'{label} {count}' for label, count in split.per_class.items())}"
             if split.defects:
@@ -69,7 +72,7 @@ def check(datafile: DataFile) -> CheckReport:
     first: Dataset | None = None
     for name in datafile.splits:
         try:
-            dataset, defects = datafile.inspect(name, decode=True)
+            dataset, defects = datafile.inspect(name, decode=True, masks=True)
             if not dataset.records:
                 defects.append(Defect(Kind.UNUSABLE_SPLIT, f"{datafile.where}: splits.{name}", "empty", Action.ERROR))
             if first is not None:
@@ -91,6 +94,7 @@ def _counted(dataset: Dataset, defects: list[Defect]) -> SplitReport:
         images=len(records),
         images_without_boxes=sum(len(record.labels) == 0 for record in records),
         boxes=len(labels),
+        masks=int(sum(record.outlined().sum() for record in records)),
         crowd=int(sum(record.crowd.sum() for record in records)),
         difficult=int(sum(record.difficult.sum() for record in records)),
         per_class={name: int(count) for name, count in zip(dataset.classes, counts, strict=True)},

@@ -1,4 +1,4 @@
-"""The internal form of every dataset: images with boxes and labels, whatever format they came from."""
+"""The internal form of every dataset: images with boxes, labels and outlines, whatever format they came from."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from detsearch.data import images
+from detsearch.data.masks import Segmentation
 from detsearch.errors import DataError
 
 
@@ -23,7 +24,8 @@ class ImageRecord:
     covers 0..1), inside the image and with area. `labels` (M,) int64 in 0..C-1. `area` (M,) float32, pixels: of the
     object's outline where the format knows it (COCO), else of the box. `crowd` (M,) bool: a region of many objects,
     which is neither target nor miss. `difficult` (M,) bool: Pascal VOC's flag, which evaluation ignores.
-    `image_id` is unique in a dataset.
+    `segmentations`: the M outlines, None for an object that has none; None for all where none has, or none was asked
+    for. `image_id` is unique in a dataset.
     """
 
     image_id: int
@@ -35,6 +37,25 @@ class ImageRecord:
     area: NDArray[np.float32]
     crowd: NDArray[np.bool_]
     difficult: NDArray[np.bool_]
+    segmentations: tuple[Segmentation | None, ...] | None = None
+
+    @property
+    def targets(self) -> NDArray[np.bool_]:
+        """(M,) bool: which objects a detector is trained to find. Not crowd regions, which are no single objects, nor
+        difficult objects, which VOC's rules exclude from scoring, and custom from training."""
+        return ~(self.crowd | self.difficult)
+
+    def outlined(self) -> NDArray[np.bool_]:
+        """(M,) bool: which objects have an outline."""
+        outlines = self.segmentations or (None,) * len(self.labels)
+        return np.array([outline is not None for outline in outlines], dtype=np.bool_)
+
+    def only(self, kept: NDArray[np.bool_]) -> Self:
+        """The image with the objects that `kept` (M,) chooses."""
+        rows = np.flatnonzero(kept)
+        outlines = None if self.segmentations is None else tuple(self.segmentations[i] for i in rows)
+        chosen = {name: getattr(self, name)[rows] for name in ("boxes", "labels", "area", "crowd", "difficult")}
+        return replace(self, **chosen, segmentations=outlines)
 
     def load(self) -> Tensor:
         """The pixels, uint8 (3, height, width) RGB; DataError naming the file if it cannot be read or has changed."""
@@ -67,6 +88,11 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.records)
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether any object has an outline."""
+        return any(record.segmentations is not None for record in self.records)
 
     def subset(self, positions: Iterable[int]) -> Self:
         """The same dataset with only the records at `positions`, in that order."""

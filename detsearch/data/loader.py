@@ -38,12 +38,13 @@ def train_loader(
     workers: int,
     divisor: int = 32,
     cache_mb: int = 0,
+    masks: bool = False,
 ) -> TrainLoader:
-    """Shuffled, augmented batches of `batch` images with their targets.
+    """Shuffled, augmented batches of `batch` images with their targets (`ImageRecord.targets`), and with `masks` their
+    masks: every target needs an outline, as ``split(masks=True)`` of a set that has masks gives it.
 
     What is delivered depends only on (seed, epoch, position in the dataset), never on `workers` (processes; 0: none) or
-    `cache_mb` (MiB of memory for fitted images). Crowd regions and objects flagged difficult are not targets: the first
-    are not single objects, the second are excluded by VOC's rules from scoring, and by custom from training.
+    `cache_mb` (MiB of memory for fitted images and masks).
     """
     return TrainLoader(
         dataset,
@@ -54,6 +55,7 @@ def train_loader(
         workers=workers,
         divisor=divisor,
         cache_mb=cache_mb,
+        masks=masks,
     )
 
 
@@ -85,13 +87,15 @@ class TrainLoader:
         workers: int,
         divisor: int,
         cache_mb: int,
+        masks: bool,
     ) -> None:
+        assert not masks or all(record.outlined()[record.targets].all() for record in dataset.records)
         images = PreparedImages(
-            dataset.records, size, enlarge=augmentation.scale[1], limit_mb=cache_mb, shared=workers > 0
+            dataset.records, size, enlarge=augmentation.scale[1], limit_mb=cache_mb, shared=workers > 0, masks=masks
         )
         self._plan = _Shuffled(len(dataset), batch, seed)
         self._loader = _Loader(
-            _TrainBatches(dataset.records, images, size, augmentation, seed, divisor), self._plan, workers
+            _TrainBatches(dataset.records, images, size, augmentation, seed, divisor, masks), self._plan, workers
         )
 
     def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
@@ -169,22 +173,30 @@ class _TrainBatches(Dataset[tuple[ImageBatch, Targets]]):
         augmentation: Augmentation,
         seed: int,
         divisor: int,
+        masks: bool,
     ) -> None:
-        self._records, self._images = records, images
+        self._records, self._images, self._masks = records, images, masks
         self._size, self._augmentation, self._seed, self._divisor = size, augmentation, seed, divisor
 
     def __getitem__(self, key: Key) -> tuple[ImageBatch, Targets]:
         epoch, positions = key
         samples = [self._sample(epoch, position) for position in positions]
-        targets = Targets.from_lists([sample.boxes for sample in samples], [sample.labels for sample in samples])
-        return pad([sample.pixels for sample in samples], self._divisor), targets
+        images = pad([sample.pixels for sample in samples], self._divisor)
+        masks = [_in_corner(s.masks, images.padded) for s in samples if s.masks is not None]
+        targets = Targets.from_lists(
+            [sample.boxes for sample in samples],
+            [sample.labels for sample in samples],
+            masks if self._masks else None,
+        )
+        return images, targets
 
     def _sample(self, epoch: int, position: int) -> Sample:
         record, pixels = self._records[position], self._images[position]
-        target = ~(record.crowd | record.difficult)
+        target = record.targets
         ratio = torch.tensor([pixels.shape[2] / record.width, pixels.shape[1] / record.height] * 2)
         boxes = torch.from_numpy(record.boxes[target]) * ratio
-        sample = Sample(pixels, boxes, torch.from_numpy(record.labels[target]))
+        masks = self._images.masks(position) if self._masks else None
+        sample = Sample(pixels, boxes, torch.from_numpy(record.labels[target]), masks)
         rng = np.random.default_rng([_AUGMENT, self._seed, epoch, position])
         return augment(sample, self._size, self._augmentation, rng)
 
@@ -210,6 +222,13 @@ def pad(images: Sequence[Tensor], divisor: int = 32, *, least: tuple[int, int] =
     for i, image in enumerate(images):
         pixels[i, :, : image.shape[1], : image.shape[2]] = image
     return ImageBatch(pixels, sizes)
+
+
+def _in_corner(masks: Tensor, padded: tuple[int, int]) -> Tensor:
+    """Masks (m, h, w) as (m, H, W), zeros at the right and at the bottom."""
+    whole = masks.new_zeros((len(masks), *padded))
+    whole[:, : masks.shape[1], : masks.shape[2]] = masks
+    return whole
 
 
 class _Loader(Generic[T]):

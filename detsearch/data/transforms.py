@@ -1,14 +1,15 @@
-"""What is done to an image and its boxes on the way to a network: fitting, and augmentation.
+"""What is done to an image, its boxes and its masks on the way to a network: fitting, and augmentation.
 
-Pixels stay uint8; every step carries the boxes. An image passes two steps, so that the first one's result can be kept
-in memory: `prepare` shrinks it to what the input size and the strongest enlargement can use, `augment` does the random
-part. Images are (3, H, W) RGB, boxes (M, 4) x1, y1, x2, y2 in pixels, continuous coordinates.
+Pixels stay uint8; every step carries boxes and masks. An image passes two steps, so that the first one's result can be
+kept in memory: `prepare` shrinks it to what the input size and the strongest enlargement can use, `augment` does the
+random part. Images are (3, H, W) RGB, boxes (M, 4) x1, y1, x2, y2 in pixels, continuous coordinates, masks (M, H, W)
+uint8, 0 or 1. A box stays the annotator's, moved; it is not drawn anew around what is left of its mask.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Self
 
 import numpy as np
@@ -49,11 +50,13 @@ class Augmentation(Section):
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """An image with its targets: `pixels` uint8 (3, H, W), `boxes` (M, 4) float32, `labels` (M,) int64."""
+    """An image with its targets: `pixels` uint8 (3, H, W), `boxes` (M, 4) float32, `labels` (M,) int64; `masks`
+    (M, H, W) uint8 where they are asked for."""
 
     pixels: Tensor
     boxes: Tensor
     labels: Tensor
+    masks: Tensor | None = None
 
     @property
     def width(self) -> int:
@@ -62,6 +65,11 @@ class Sample:
     @property
     def height(self) -> int:
         return self.pixels.shape[1]
+
+    def only(self, kept: Tensor) -> Self:
+        """With the objects that `kept` (M,) bool chooses."""
+        masks = None if self.masks is None else self.masks[kept]
+        return replace(self, boxes=self.boxes[kept], labels=self.labels[kept], masks=masks)
 
 
 def prepared_size(width: int, height: int, size: InputSize, enlarge: float = 1.0) -> tuple[int, int]:
@@ -95,7 +103,7 @@ def augment(sample: Sample, size: InputSize, augmentation: Augmentation, rng: np
         sample = flip_vertical(sample)
     sample = _recoloured(sample, augmentation, draws[5:])
     large_enough = (sample.boxes[:, 2:] - sample.boxes[:, :2] >= MIN_SIDE).all(dim=1)
-    return Sample(sample.pixels, sample.boxes[large_enough], sample.labels[large_enough])
+    return sample.only(large_enough)
 
 
 def resize(sample: Sample, width: int, height: int) -> Sample:
@@ -104,32 +112,43 @@ def resize(sample: Sample, width: int, height: int) -> Sample:
     boxes = sample.boxes * ratio
     boxes[:, 0::2].clamp_(max=width)  # rounding
     boxes[:, 1::2].clamp_(max=height)
-    return Sample(_resized(sample.pixels, width, height), boxes, sample.labels)
+    masks = None if sample.masks is None else resize_masks(sample.masks, width, height)
+    return Sample(_resized(sample.pixels, width, height), boxes, sample.labels, masks)
+
+
+def resize_masks(masks: Tensor, width: int, height: int) -> Tensor:
+    """Masks (M, h, w) uint8 as (M, `height`, `width`): a pixel belongs to an object that covers half of it or more."""
+    if masks.shape[1:] == (height, width):
+        return masks
+    if len(masks) == 0:
+        return masks.new_zeros((0, height, width))
+    return (_resized(masks * 255, width, height) > 127).to(torch.uint8)
 
 
 def crop(sample: Sample, left: int, top: int, width: int, height: int) -> Sample:
     """A window of the sample. Boxes are cut at its edge; one of which less than `MIN_VISIBLE` is left is dropped."""
-    window = sample.pixels[:, top : top + height, left : left + width]
+    rows, columns = slice(top, top + height), slice(left, left + width)
     limit = sample.boxes.new_tensor([width, height] * 2)
     moved = sample.boxes - sample.boxes.new_tensor([left, top] * 2)
     boxes = torch.minimum(moved.clamp(min=0), limit)
     kept = _area(boxes) >= MIN_VISIBLE * _area(sample.boxes)
     kept &= _area(boxes) > 0
-    return Sample(window, boxes[kept], sample.labels[kept])
+    masks = None if sample.masks is None else sample.masks[:, rows, columns]
+    return Sample(sample.pixels[:, rows, columns], boxes, sample.labels, masks).only(kept)
 
 
 def flip_horizontal(sample: Sample) -> Sample:
     """Left and right exchanged."""
     x1, y1, x2, y2 = sample.boxes.unbind(dim=1)
     boxes = torch.stack([sample.width - x2, y1, sample.width - x1, y2], dim=1)
-    return Sample(sample.pixels.flip(2), boxes, sample.labels)
+    return Sample(sample.pixels.flip(2), boxes, sample.labels, None if sample.masks is None else sample.masks.flip(2))
 
 
 def flip_vertical(sample: Sample) -> Sample:
     """Top and bottom exchanged."""
     x1, y1, x2, y2 = sample.boxes.unbind(dim=1)
     boxes = torch.stack([x1, sample.height - y2, x2, sample.height - y1], dim=1)
-    return Sample(sample.pixels.flip(1), boxes, sample.labels)
+    return Sample(sample.pixels.flip(1), boxes, sample.labels, None if sample.masks is None else sample.masks.flip(1))
 
 
 def _scaled(sample: Sample, size: InputSize, factor: float, across: float, down: float) -> Sample:
@@ -160,7 +179,7 @@ def _recoloured(
     for (strength, adjust), draw in zip(steps, draws, strict=True):
         if strength > 0:
             pixels = adjust(pixels, 1 + strength * (2 * float(draw) - 1))
-    return Sample(pixels, sample.boxes, sample.labels)
+    return replace(sample, pixels=pixels)
 
 
 def _resized(pixels: Tensor, width: int, height: int) -> Tensor:

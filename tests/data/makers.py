@@ -95,6 +95,7 @@ def record(
         area=(corners[:, 2] - corners[:, 0]) * (corners[:, 3] - corners[:, 1]),
         crowd=flags.get("crowd", np.zeros(count, np.bool_)),
         difficult=flags.get("difficult", np.zeros(count, np.bool_)),
+        segmentations=flags.get("segmentations"),
     )
 
 

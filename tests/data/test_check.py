@@ -19,6 +19,22 @@ def test_counts_of_sound_data(tmp_path: Path) -> None:
     assert split.per_class == {"cat": 1, "dog": 1}
     assert split.sizes == {"small": 2, "medium": 0, "large": 0}
     assert split.defects == ()
+    assert split.masks == 0
+    assert "masks" not in "".join(report.lines())
+
+
+def test_masks_are_counted_and_their_defects_do_not_keep_boxes_from_use(tmp_path: Path) -> None:
+    def outline(content: dict[str, Any]) -> None:
+        content["annotations"][0]["segmentation"] = [[2, 3, 12, 3, 12, 15]]
+
+    report = check(coco(tmp_path, outline))
+    split = report.splits["train"]
+    assert report.usable
+    assert (split.boxes, split.masks) == (2, 1)
+    assert [(defect.kind, defect.action) for defect in split.defects] == [(Kind.MISSING_MASK, Action.MASK_ERROR)]
+    text = "\n".join(report.lines())
+    assert "2 boxes, 1 masks" in text
+    assert "error where masks are used" in text
 
 
 def test_sizes_are_cocos(tmp_path: Path) -> None:

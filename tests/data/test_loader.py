@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from detsearch.data.cache import PreparedImages
 from detsearch.data.dataset import Dataset
 from detsearch.data.formats.synthetic import SyntheticFile
 from detsearch.data.loader import TrainLoader, eval_loader, pad, train_loader
@@ -23,18 +24,30 @@ STRONG = Augmentation(vertical_flip=0.3, scale=(0.6, 1.6), brightness=0.2, contr
 @pytest.fixture(scope="module")
 def shapes() -> Dataset:
     splits = {"x": {"images": 14, "seed": 0}}
-    return SyntheticFile.model_validate({"width": 96, "height": 72, "splits": splits}).split("x")
+    return SyntheticFile.model_validate({"width": 96, "height": 72, "splits": splits}).split("x", masks=True)
 
 
-def loader(data: Dataset, workers: int = 0, cache_mb: int = 0, batch: int = 4, seed: int = 5) -> TrainLoader:
+def loader(
+    data: Dataset, workers: int = 0, cache_mb: int = 0, batch: int = 4, seed: int = 5, masks: bool = False
+) -> TrainLoader:
     return train_loader(
-        data, SIZE, batch=batch, seed=seed, augmentation=STRONG, workers=workers, cache_mb=cache_mb, divisor=16
+        data,
+        SIZE,
+        batch=batch,
+        seed=seed,
+        augmentation=STRONG,
+        workers=workers,
+        cache_mb=cache_mb,
+        divisor=16,
+        masks=masks,
     )
 
 
 def epoch(source: TrainLoader, number: int, start: int = 0) -> list[tuple[torch.Tensor, ...]]:
     source.set_epoch(number, start)
-    return [(im.pixels, im.sizes, t.boxes, t.labels, t.valid) for im, t in source]
+    return [
+        (im.pixels, im.sizes, t.boxes, t.labels, t.valid, *(() if t.masks is None else (t.masks,))) for im, t in source
+    ]
 
 
 def same(one: list[tuple[torch.Tensor, ...]], other: list[tuple[torch.Tensor, ...]]) -> bool:
@@ -44,9 +57,47 @@ def same(one: list[tuple[torch.Tensor, ...]], other: list[tuple[torch.Tensor, ..
 
 @pytest.mark.parametrize(("workers", "cache_mb"), [(0, 1), (1, 0), (2, 0), (2, 1)])
 def test_batches_do_not_depend_on_workers_or_cache(shapes: Dataset, workers: int, cache_mb: int) -> None:
-    plain, other = loader(shapes), loader(shapes, workers, cache_mb)
+    plain, other = loader(shapes, masks=True), loader(shapes, workers, cache_mb, masks=True)
     for number in (3, 0, 0):  # the second and third time from the cache
         assert same(epoch(plain, number), epoch(other, number))
+
+
+def test_masks_are_for_who_asks_and_change_nothing_else(shapes: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_masks = epoch(loader(shapes, masks=True), 0)
+    monkeypatch.setattr("detsearch.data.cache.decode", None)  # called by nobody
+    assert same([batch[:5] for batch in with_masks], epoch(loader(shapes), 0))
+    assert {len(batch) for batch in with_masks} == {6}
+
+
+def test_masks_cover_their_objects(shapes: Dataset) -> None:
+    """Every valid row has its mask over the padded image, filled where the box is and empty elsewhere."""
+    source = train_loader(
+        shapes, InputSize(96, 72), batch=5, seed=0, augmentation=Augmentation(), workers=0, masks=True
+    )
+    for images, targets in source:
+        assert targets.masks is not None
+        assert targets.masks.shape == (int(targets.valid.sum()), *images.padded)
+        rows = targets.mask_rows()
+        for i, j in torch.nonzero(targets.valid).tolist():
+            ys, xs = torch.nonzero(targets.masks[rows[i, j]], as_tuple=True)
+            tight = [float(xs.min()), float(ys.min()), float(xs.max() + 1), float(ys.max() + 1)]
+            assert targets.boxes[i, j].tolist() == tight
+
+
+def test_cached_masks_keep_to_the_limit(shapes: Dataset) -> None:
+    """An image is 216 KiB at this size and its masks an eighth of 72 KiB each: in 1 MiB, fewer images with masks."""
+    size, limit = InputSize(288, 256), 1 << 20
+    boxes_only = PreparedImages(shapes.records, size, enlarge=1.0, limit_mb=1, shared=False)
+    cached = PreparedImages(shapes.records, size, enlarge=1.0, limit_mb=1, shared=False, masks=True)
+    uncached = PreparedImages(shapes.records, size, enlarge=1.0, limit_mb=0, shared=False, masks=True)
+    assert len(cached._bytes) <= limit
+    assert len(boxes_only._shapes) > len(cached._shapes) > 0
+    for _ in range(2):
+        for position, known in enumerate(shapes.records):
+            masks = cached.masks(position)
+            assert torch.equal(masks, uncached.masks(position))
+            assert masks.shape == (len(known.boxes), 216, 288)
+            assert torch.equal(cached[position], uncached[position])
 
 
 def test_batches_depend_on_seed_and_epoch(shapes: Dataset) -> None:
@@ -119,8 +170,12 @@ def test_targets_leave_out_crowd_and_difficult(tmp_path: Path) -> None:
     path = save_image(tmp_path / "x.png", 64, 48)
     boxes = [[0, 0, 10, 10], [10, 10, 30, 30], [5, 5, 60, 40.5]]
     flags = {"crowd": np.array([1, 0, 0], bool), "difficult": np.array([0, 1, 0], bool), "labels": np.array([0, 1, 1])}
-    data = dataset(record(path, 64, 48, boxes, **flags))
-    ((_, targets),) = train_loader(data, SIZE, batch=1, seed=0, augmentation=Augmentation.none(), workers=0)
+    outlines = tuple((np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]], np.float64),) for x1, y1, x2, y2 in boxes)
+    data = dataset(record(path, 64, 48, boxes, segmentations=outlines, **flags))
+    ((_, targets),) = train_loader(data, SIZE, batch=1, seed=0, augmentation=Augmentation.none(), workers=0, masks=True)
+    assert targets.masks is not None
+    assert targets.masks.shape == (1, 64, 64)
+    assert targets.masks.sum() == 55 * 36  # the half-covered last row belongs to it
     assert targets.boxes.tolist() == [[[5, 5, 60, 40.5]]]
     assert targets.labels.tolist() == [[1]]
     assert targets.valid.all()
@@ -170,8 +225,10 @@ def test_evaluation_pads_every_image_to_the_whole_box(tmp_path: Path) -> None:
 def test_batch_without_any_box(tmp_path: Path) -> None:
     path = save_image(tmp_path / "x.png", 40, 30)
     data = dataset(*(record(path, 40, 30, [], image_id=i) for i in range(2)))
-    ((_, targets),) = train_loader(data, SIZE, batch=2, seed=0, augmentation=STRONG, workers=0)
+    ((images, targets),) = train_loader(data, SIZE, batch=2, seed=0, augmentation=STRONG, workers=0, masks=True)
     assert targets.boxes.shape == (2, 0, 4)
+    assert targets.masks is not None
+    assert targets.masks.shape == (0, *images.padded)
     assert targets.labels.dtype == torch.int64
 
 

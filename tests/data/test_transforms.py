@@ -1,4 +1,4 @@
-"""Boxes move with the pixels, whatever is done to an image."""
+"""Boxes and masks move with the pixels, whatever is done to an image."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ def samples(draw: st.DrawFn, smallest: int = 1) -> Sample:
     x2, y2 = draw(st.integers(x1 + 1, width)), draw(st.integers(y1 + 1, height))
     pixels = torch.zeros((3, height, width), dtype=torch.uint8)
     pixels[:, y1:y2, x1:x2] = 255
-    return Sample(pixels, torch.tensor([[x1, y1, x2, y2]], dtype=torch.float32), torch.tensor([3]))
+    box = torch.tensor([[x1, y1, x2, y2]], dtype=torch.float32)
+    return Sample(pixels, box, torch.tensor([3]), pixels[:1] // 255)
 
 
 def painted(sample: Sample) -> torch.Tensor:
@@ -53,6 +54,8 @@ def test_a_flip_moves_box_with_pixels_and_twice_is_identity(sample: Sample, name
     twice = flip(once)
     assert torch.equal(twice.pixels, sample.pixels)
     assert torch.equal(twice.boxes, sample.boxes)
+    assert once.masks is not None
+    assert torch.equal(once.masks, once.pixels[:1] // 255)
 
 
 @given(samples(), st.data())
@@ -64,10 +67,11 @@ def test_a_crop_keeps_what_is_seen(sample: Sample, data: st.DataObject) -> None:
     area = (sample.pixels[0] > 0).sum()
     seen = (cut.pixels[0] > 0).sum()
     if seen < transforms.MIN_VISIBLE * area:
-        assert len(cut.boxes) == len(cut.labels) == 0
+        assert len(cut.boxes) == len(cut.labels) == len(cut.masks) == 0
     else:
         assert torch.equal(cut.boxes[0], painted(cut))
         assert cut.labels.tolist() == [3]
+        assert torch.equal(cut.masks, cut.pixels[:1] // 255)
         assert inside(cut)
 
 
@@ -76,6 +80,8 @@ def test_a_resize_moves_box_with_pixels(sample: Sample, width: int, height: int)
     result = resize(sample, width, height)
     assert result.pixels.shape == (3, height, width)
     assert inside(result)
+    # Both are the same resize, of 0 and 255, but for where its rounding falls.
+    assert torch.equal(result.masks, (result.pixels[:1] > 127).to(torch.uint8))
     scale = max(width / sample.width, height / sample.height, 1)
     assert (painted(result) - result.boxes[0]).abs().max() <= 1 + scale  # bilinear: half a pixel of each grid
 
@@ -94,7 +100,8 @@ def test_augmented_images_fit_the_input_and_boxes_the_image(
     assert min(result.width, result.height) <= min(width, height)
     assert inside(result)
     assert (result.boxes[:, 2:] - result.boxes[:, :2] >= transforms.MIN_SIDE).all()
-    assert len(result.boxes) == len(result.labels)
+    assert len(result.boxes) == len(result.labels) == len(result.masks)
+    assert result.masks.shape[1:] == result.pixels.shape[1:]
 
 
 @given(samples(smallest=30), rngs)
@@ -102,6 +109,7 @@ def test_the_whole_augmentation_moves_box_with_pixels(sample: Sample, rng: np.ra
     settings = Augmentation(horizontal_flip=0.5, vertical_flip=0.5, scale=(0.5, 2.0))
     result = augment(sample, InputSize(80, 60), settings, rng)
     if len(result.boxes):
+        assert torch.equal(result.masks, (result.pixels[:1] > 127).to(torch.uint8))
         scale = max(80 / sample.width, 80 / sample.height) * 2
         assert (painted(result) - result.boxes[0]).abs().max() <= 1 + max(1, scale)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -36,7 +37,10 @@ class DataFile(BaseModel, ABC):
     | box without area, box wholly outside the image                | skipped box   | skipped box              |
     | box partly outside the image (by more than 0.1 pixels)        | clipped box   | clipped box              |
     | image without boxes                                           | kept          | kept                     |
+    | malformed mask; object without mask in a set that has masks   | error *       | skipped box *            |
     | split without a usable image, file that is not of its format  | error         | error                    |
+
+    * Where masks are used; a detector of boxes is trained on such objects like on all others.
 
     `split` raises DataError at the first error; `inspect` lists all of them.
     """
@@ -72,16 +76,17 @@ class DataFile(BaseModel, ABC):
         located._where = str(path)
         return located
 
-    def split(self, name: str) -> Dataset:
+    def split(self, name: str, *, masks: bool = False) -> Dataset:
         """The split `name`, or several joined by ``+`` (``train+val``), every image's header and end checked; with
-        ``on_defect: skip`` every image is decoded, so that what is skipped is what `data check` says.
+        ``on_defect: skip`` every image is decoded, so that what is skipped is what `data check` says. With `masks`,
+        outlines are read, and where the split has any (`Dataset.has_masks`), every object has one.
 
         DataError for an unknown or empty split and for any defect that the class's table calls an error.
         """
         parts: list[Dataset] = []
         for part in name.split("+"):
-            dataset, defects = self.inspect(part, decode=self.on_defect == "skip")
-            errors = [defect for defect in defects if defect.action is Action.ERROR]
+            dataset, defects = self.inspect(part, decode=self.on_defect == "skip", masks=masks)
+            errors = [defect for defect in defects if defect.action in (Action.ERROR, Action.MASK_ERROR)]
             if errors:
                 more = f" and {len(errors) - 1} more" if len(errors) > 1 else ""
                 raise DataError(
@@ -95,19 +100,27 @@ class DataFile(BaseModel, ABC):
             if self._first is not None:
                 require_same_classes(self._first, dataset)
             self._first = self._first or dataset.subset(())
+            if dataset.has_masks:
+                dataset = replace(dataset, records=tuple(r.only(r.outlined()) for r in dataset.records))
             parts.append(dataset)
+        if masks and len({part.has_masks for part in parts}) > 1:
+            bare = ", ".join(part.split for part in parts if not part.has_masks)
+            raise DataError(f"{self.where}: splits {name}", "masks in every split or in none", f"none in {bare}")
         return Dataset.merge(parts)
 
-    def inspect(self, split: str, *, decode: bool = False) -> tuple[Dataset, list[Defect]]:
-        """The sound images of one split, and every defect found in it; with `decode`, every image is decoded whole.
+    def inspect(self, split: str, *, decode: bool = False, masks: bool = False) -> tuple[Dataset, list[Defect]]:
+        """The sound images of one split, and every defect found in it; with `decode`, every image is decoded whole,
+        with `masks`, outlines are read.
 
         DataError where nothing can be read at all: an unknown split, a file that is not of its format.
         """
         if split not in self.splits:
             raise DataError(f"{self.where}: splits", f"one of {', '.join(self.splits)}", repr(split))
-        findings = Findings(skip=self.on_defect == "skip")
-        dataset = self.read(split, findings)
-        return _with_sound_images(dataset, findings, decode), findings.defects
+        findings = Findings(skip=self.on_defect == "skip", masks=masks)
+        dataset = _with_sound_images(self.read(split, findings), findings, decode)
+        if dataset.has_masks:
+            findings.note_missing_masks()
+        return dataset, findings.defects
 
     @abstractmethod
     def read(self, split: str, findings: Findings) -> Dataset:

@@ -8,6 +8,7 @@ import numpy as np
 
 from detsearch.data.dataset import ImageRecord
 from detsearch.data.defects import Action, Findings, Kind
+from detsearch.data.masks import Segmentation, read_segmentation
 
 MAX_NUMBER = 1e9
 ROUNDING = 0.1  # pixels a box may stand out of its image without being called clipped
@@ -24,6 +25,7 @@ class RecordBuilder:
         self._areas: list[float] = []
         self._crowd: list[bool] = []
         self._difficult: list[bool] = []
+        self._segmentations: list[Segmentation | None] = []
 
     def add(
         self,
@@ -34,6 +36,7 @@ class RecordBuilder:
         area: float | None = None,
         crowd: bool = False,
         difficult: bool = False,
+        segmentation: Segmentation | None = None,
     ) -> None:
         """One object with finite corners x1, y1, x2, y2. Without `area` the box's own is taken, after clipping."""
         x1, y1, x2, y2 = box
@@ -54,6 +57,18 @@ class RecordBuilder:
         self._areas.append((clipped[2] - clipped[0]) * (clipped[3] - clipped[1]) if area is None else area)
         self._crowd.append(crowd)
         self._difficult.append(difficult)
+        self._segmentations.append(segmentation)
+        if self._findings.masks and segmentation is None:
+            self._findings.without_mask.append(where)
+
+    def outline(self, raw: object, where: str) -> Segmentation | None:
+        """What stands for an outline in COCO's form; None where nothing does, or what is malformed, which goes to the
+        findings."""
+        try:
+            return read_segmentation(raw, self.width, self.height)
+        except ValueError as problem:
+            self._findings.mask_fault(Kind.MALFORMED_MASK, where, str(problem))
+            return None
 
     def record(self) -> ImageRecord:
         return ImageRecord(
@@ -66,6 +81,7 @@ class RecordBuilder:
             area=np.asarray(self._areas, dtype=np.float32),
             crowd=np.asarray(self._crowd, dtype=np.bool_),
             difficult=np.asarray(self._difficult, dtype=np.bool_),
+            segmentations=None if all(s is None for s in self._segmentations) else tuple(self._segmentations),
         )
 
 

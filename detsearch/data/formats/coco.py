@@ -13,6 +13,7 @@ from detsearch.data.dataset import Dataset
 from detsearch.data.defects import Action, Findings, Kind
 from detsearch.data.formats.base import DataFile, Name, SplitName
 from detsearch.data.formats.builder import RecordBuilder, finite
+from detsearch.data.masks import Segmentation, read_segmentation
 from detsearch.data.paths import inside
 from detsearch.errors import DataError
 
@@ -160,7 +161,16 @@ def _objects(
             where=where,
             area=area if area is not None and area > 0 else None,
             crowd=item.get("iscrowd") in (1, True),
+            segmentation=_segmentation(item.get("segmentation"), builder, where, findings) if findings.masks else None,
         )
+
+
+def _segmentation(raw: object, builder: RecordBuilder, where: str, findings: Findings) -> Segmentation | None:
+    try:
+        return read_segmentation(raw, builder.width, builder.height)
+    except ValueError as problem:
+        findings.mask_fault(Kind.MALFORMED_MASK, where, str(problem))
+        return None
 
 
 def _is_id(value: object) -> TypeGuard[int]:

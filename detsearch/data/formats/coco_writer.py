@@ -8,6 +8,7 @@ from typing import Any
 from PIL import Image
 
 from detsearch.data.dataset import Dataset
+from detsearch.data.masks import to_coco
 from detsearch.errors import ResourceError
 from detsearch.files import write_json
 
@@ -38,17 +39,19 @@ def _content(dataset: Dataset) -> dict[str, list[dict[str, Any]]]:
         name = f"{record.image_id}.png"
         images.append({"id": record.image_id, "file_name": name, "width": record.width, "height": record.height})
         rows = zip(record.boxes.tolist(), record.labels.tolist(), record.area.tolist(), record.crowd, strict=True)
-        for (x1, y1, x2, y2), label, area, crowd in rows:
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": record.image_id,
-                    "category_id": dataset.category_ids[label],
-                    "bbox": [x1, y1, x2 - x1, y2 - y1],
-                    "area": area,
-                    "iscrowd": int(crowd),
-                }
-            )
+        for i, ((x1, y1, x2, y2), label, area, crowd) in enumerate(rows):
+            annotation = {
+                "id": len(annotations) + 1,
+                "image_id": record.image_id,
+                "category_id": dataset.category_ids[label],
+                "bbox": [x1, y1, x2 - x1, y2 - y1],
+                "area": area,
+                "iscrowd": int(crowd),
+            }
+            outline = None if record.segmentations is None else record.segmentations[i]
+            if outline is not None:
+                annotation["segmentation"] = to_coco(outline)
+            annotations.append(annotation)
     categories = zip(dataset.category_ids, dataset.classes, strict=True)
     return {
         "images": images,

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from detsearch.data.masks import RunLengths, encode
+
 MIN_VISIBLE = 0.4  # part of an object that must stay uncovered; a shape that would cover more is not drawn
 MAX_SIDE = 0.75  # of the image's short side
 MIN_CONTRAST = 70  # sum over the channels of the difference to the mean ground, of 765
@@ -69,8 +71,7 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Shapes from back to front. `owner` (H, W) int16 is the number of the shape seen at a pixel, -1 for the ground;
-    an object's visible mask, should masks be wanted, is ``owner == number``."""
+    """Shapes from back to front. `owner` (H, W) int16 is the number of the shape seen at a pixel, -1 for the ground."""
 
     shapes: tuple[Shape, ...]
     owner: NDArray[np.int16]
@@ -88,6 +89,13 @@ class Scene:
                 float(rows.start + ys[-1] + 1),
             )
             yield box, shape.label, float(seen.sum())
+
+    def masks(self) -> Iterator[RunLengths]:
+        """What is seen of every shape, as COCO's annotators outline objects: not what lies behind others."""
+        for number, shape in enumerate(self.shapes):
+            rows, columns = shape.window
+            height, width = self.owner.shape
+            yield encode(self.owner[shape.window] == number, columns.start, rows.start, (width, height))
 
 
 def compose(style: Style, seed: int, index: int) -> Scene:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,6 +17,7 @@ from detsearch.data.defects import Findings
 from detsearch.data.formats import scenes
 from detsearch.data.formats.base import DataFile, SplitName
 from detsearch.data.formats.builder import RecordBuilder
+from detsearch.data.masks import RunLengths
 
 Side = Annotated[int, Field(ge=32, le=4096)]
 
@@ -90,8 +92,10 @@ class SyntheticRecord(ImageRecord):
 def _record(style: scenes.Style, seed: int, index: int, findings: Findings) -> SyntheticRecord:
     path = Path("synthetic", str(seed), f"{index:06d}.png")
     builder = RecordBuilder(image_id=index + 1, path=path, width=style.width, height=style.height, findings=findings)
-    for box, label, area in scenes.compose(style, seed, index).visible():
-        builder.add(box, label, where=f"{path}", area=area)
+    scene = scenes.compose(style, seed, index)
+    masks: Iterable[RunLengths | None] = scene.masks() if findings.masks else repeat(None)
+    for (box, label, area), mask in zip(scene.visible(), masks, strict=False):
+        builder.add(box, label, where=f"{path}", area=area, segmentation=mask)
     plain = builder.record()
     return SyntheticRecord(
         image_id=plain.image_id,
@@ -103,6 +107,7 @@ def _record(style: scenes.Style, seed: int, index: int, findings: Findings) -> S
         area=plain.area,
         crowd=plain.crowd,
         difficult=plain.difficult,
+        segmentations=plain.segmentations,
         style=style,
         seed=seed,
         index=index,

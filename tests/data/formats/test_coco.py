@@ -13,6 +13,7 @@ import pytest
 from detsearch.data.datafile import load_datafile
 from detsearch.data.defects import Action, Kind
 from detsearch.data.formats.coco_writer import write_coco
+from detsearch.data.masks import RunLengths, decode
 from detsearch.errors import DataError
 from tests.data.makers import coco, coco_content, datafile, save_image
 
@@ -193,6 +194,74 @@ def test_splits_with_other_categories_are_refused(tmp_path: Path) -> None:
         data.split("val")
 
 
+POLYGON = [[2, 3, 12, 3, 12, 15]]
+RLE = {"size": [30, 40], "counts": [0, 1200]}
+
+
+def _outlined(first: object = None, second: object = None) -> Callable[[dict[str, Any]], None]:
+    def change(content: dict[str, Any]) -> None:
+        for item, outline in zip(content["annotations"], (first, second), strict=True):
+            item["segmentation"] = outline
+
+    return change
+
+
+def test_outlines_are_read_for_who_asks(tmp_path: Path) -> None:
+    data = coco(tmp_path, _outlined(POLYGON, RLE))
+    assert not data.split("train").has_masks
+    dataset = data.split("train", masks=True)
+    assert dataset.has_masks
+    first, second = dataset.records
+    assert first.segmentations is not None
+    masks = decode(first.segmentations, (40, 30))  # type: ignore[arg-type]
+    assert masks[0, 3:15, 2:12].any()
+    assert masks[0].sum() == masks[0, 3:15, 2:12].sum() > 50
+    assert masks[1].all()
+    assert second.outlined().shape == (0,)
+    assert not coco(tmp_path).split("train", masks=True).has_masks
+
+
+def test_splits_with_masks_and_without_are_not_joined(tmp_path: Path) -> None:
+    coco(tmp_path, _outlined(POLYGON, RLE))
+    (tmp_path / "set" / "bare.json").write_text(json.dumps(coco_content()))
+    splits = "".join(f"  {name}: {{images: img, annotations: {name}.json}}\n" for name in ("ann", "bare"))
+    data = datafile(tmp_path, f"format: coco\nroot: set\nsplits:\n{splits}")
+    assert len(data.split("ann+bare")) == 2
+    with pytest.raises(
+        DataError, match=r"splits ann\+bare: expected masks in every split or in none, got none in bare"
+    ):
+        data.split("ann+bare", masks=True)
+
+
+MASK_FAULTS = {
+    "two points": (_outlined([[1, 1, 5, 5]], RLE), Kind.MALFORMED_MASK, "three points"),
+    "size of another image": (_outlined(POLYGON, RLE | {"size": [40, 30]}), Kind.MALFORMED_MASK, "[30, 40]"),
+    "no mask": (_outlined(POLYGON), Kind.MISSING_MASK, "no segmentation"),
+    "empty list": (_outlined([], RLE), Kind.MISSING_MASK, "no segmentation"),
+}
+
+
+@pytest.mark.parametrize("name", MASK_FAULTS)
+def test_defects_of_masks_matter_to_who_asks_for_masks(tmp_path: Path, name: str) -> None:
+    change, kind, detail = MASK_FAULTS[name]
+    strict = coco(tmp_path, change)
+    assert len(strict.split("train").records[0].boxes) == 2
+    dataset, (defect,) = strict.inspect("train", masks=True)
+    assert (defect.kind, defect.action) == (kind, Action.MASK_ERROR)
+    assert detail in defect.detail
+    assert "annotations[" in defect.where
+    assert len(dataset.records[0].boxes) == 2
+    with pytest.raises(DataError, match=rf"{kind}.*detsearch data check"):
+        strict.split("train", masks=True)
+
+    lenient = coco(tmp_path, change, "on_defect: skip")
+    assert [defect.action for defect in lenient.inspect("train", masks=True)[1]] == [Action.MASK_SKIPPED]
+    assert len(lenient.split("train").records[0].boxes) == 2
+    (record, _) = lenient.split("train", masks=True).records
+    assert len(record.boxes) == len(record.labels) == len(record.area) == len(record.segmentations or ()) == 1
+    assert record.outlined().all()
+
+
 def test_tiny_coco(tiny_coco: Path, tmp_path: Path) -> None:
     data = datafile(
         tmp_path,
@@ -212,17 +281,21 @@ def test_tiny_coco(tiny_coco: Path, tmp_path: Path) -> None:
     x, y, w, h = np.array([a["bbox"] for a in stated]).T
     np.testing.assert_allclose(record.boxes, np.stack([x, y, x + w, y + h], axis=1), rtol=1e-6)
     assert [both.category_ids[label] for label in record.labels] == [a["category_id"] for a in stated]
+    for record in data.split("val", masks=True).records:
+        for outline, crowd in zip(record.segmentations or (), record.crowd, strict=True):
+            assert isinstance(outline, RunLengths) == crowd
 
 
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     (tmp_path / "synthetic.yaml").write_text("format: synthetic\nsplits: {train: {images: 4, seed: 3}}\n")
-    original = load_datafile(tmp_path / "synthetic.yaml").split("train")
+    original = load_datafile(tmp_path / "synthetic.yaml").split("train", masks=True)
     write_coco(original, tmp_path / "out", "train")
     text = "format: coco\nroot: out\nsplits: {train: {images: train, annotations: annotations/train.json}}\n"
-    again = datafile(tmp_path, text).split("train")
+    again = datafile(tmp_path, text).split("train", masks=True)
     assert (again.classes, again.category_ids) == (original.classes, original.category_ids)
     for one, other in zip(original.records, again.records, strict=True):
         assert np.array_equal(one.boxes, other.boxes)
         assert np.array_equal(one.labels, other.labels)
         assert np.array_equal(one.area, other.area)
+        assert one.segmentations == other.segmentations
         assert one.load().equal(other.load())

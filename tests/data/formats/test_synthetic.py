@@ -12,6 +12,7 @@ import torch
 from detsearch.data.dataset import Dataset
 from detsearch.data.formats import scenes
 from detsearch.data.formats.synthetic import SyntheticFile
+from detsearch.data.masks import decode
 from detsearch.errors import DataError
 from tests.data.makers import datafile
 
@@ -56,6 +57,23 @@ def test_boxes_are_tight_around_what_is_seen_and_overlaps_have_an_order() -> Non
             assert area == len(xs) >= scenes.MIN_VISIBLE * shape.mask.sum()
             covered += area < shape.mask.sum()
     assert covered > 20
+
+
+def test_masks_are_what_is_seen_to_the_pixel() -> None:
+    data = made(12, width=96, height=72, objects=[3, 9])
+    assert not data.has_masks
+    splits = {"x": {"images": 12, "seed": 0}}
+    file = SyntheticFile.model_validate({"splits": splits, "width": 96, "height": 72, "objects": [3, 9]})
+    for plain, record in zip(data.records, file.split("x", masks=True).records, strict=True):
+        assert np.array_equal(plain.boxes, record.boxes)
+        scene = scenes.compose(record.style, record.seed, record.index)  # type: ignore[attr-defined]
+        masks = decode(record.segmentations, (96, 72)).numpy()  # type: ignore[arg-type]
+        assert len(masks) == len(record.boxes)
+        for number, (mask, box) in enumerate(zip(masks, record.boxes, strict=True)):
+            assert np.array_equal(mask, scene.owner == number)
+            ys, xs = np.nonzero(mask)
+            assert box.tolist() == [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]
+        assert masks.sum(axis=0).max() <= 1  # nobody has the pixels of who lies in front
 
 
 def test_what_a_box_holds_differs_from_the_ground() -> None:
