@@ -41,11 +41,12 @@ class TrainedCandidates:
         return replace(counted, latency=latency)
 
     def evaluate(self, spec: DetectorSpec, fidelity: Fidelity, seed: int, context: TrialContext) -> Metrics:
-        """AP on the validation split after ``fidelity.epochs`` epochs."""
-        training = self.recipe.training.model_copy(update={"epochs": fidelity.epochs})
-        run = self.recipe.model_copy(update={"training": training})
+        """AP on the validation split after ``fidelity.epochs`` of the recipe's epochs."""
+        run = self.recipe
         train_set, val_set = load_split(run.data.file, run.data.train), load_split(run.data.file, run.data.val)
-        trained = fit(spec, run, train_set=train_set, val_set=val_set, seed=seed, context=context)
+        trained = fit(
+            spec, run, train_set=train_set, val_set=val_set, seed=seed, context=context, until=fidelity.epochs
+        )
         accuracy = score_with(run, trained.detector, spec.input, val_set, context.device)
         return Metrics(
             values={**accuracy.values(), "train_seconds": trained.seconds},

@@ -30,9 +30,11 @@ def fit(
     seed: int,
     context: TrialContext,
     progress: TrainingProgress | None = None,
+    until: int | None = None,
 ) -> Trained:
     """Build `spec` from `seed` and train it on `train_set`; with ``training.eval_epochs`` also score it on `val_set`
-    on the way. Goes on with what it finds in ``context.folder``."""
+    on the way. Goes on with what it finds in ``context.folder`` or ``context.start``, and ends after epoch `until`, if
+    that is given."""
     if val_set is not None:
         require_same_classes(train_set, val_set)
     images = min(run.training.loader_batch, len(train_set))
@@ -67,6 +69,7 @@ def fit(
         context=context,
         progress=progress,
         evaluate=None if val_set is None else scored,
+        until=until,
     )
 
 

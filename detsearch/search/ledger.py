@@ -149,6 +149,7 @@ class Ledger:
             "code": code,
             "origin": proposal.origin,
             "parents": list(proposal.parents),
+            "continues": proposal.continues,
             "epochs": fidelity.epochs,
             "seed": seed,
         }
@@ -166,6 +167,7 @@ class Ledger:
             seed=seed,
             origin=proposal.origin,
             parents=proposal.parents,
+            continues=proposal.continues,
         )
         self._entries.append(_Entry(id, trial, None, {}, 0, True))
         return trial
@@ -322,6 +324,7 @@ def _entry(frozen: FrozenTrial, codec: Codec, folder: Path) -> _Entry:
             seed=attributes["seed"],
             origin=attributes["origin"],
             parents=tuple(attributes["parents"]),
+            continues=attributes.get("continues"),
             cost=None if cost is None else CostMetrics.from_json(cost),
             metrics=None if metrics is None else Metrics.from_json(metrics),
             reason=reason,

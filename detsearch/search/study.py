@@ -6,7 +6,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -15,12 +15,14 @@ from typing import Any, Final, Literal, TypeAlias
 
 from detsearch.errors import ResourceError, UserError
 from detsearch.search.execution.base import Broken, Done, Event, Executor, Interrupted, Progress, Unusable, one_line
+from detsearch.search.halving import Halving
 from detsearch.search.ledger import Ledger
 from detsearch.search.objective import Limit
 from detsearch.search.pruning import Leq, prune_reason
 from detsearch.search.trial import (
     Cost,
     Evaluate,
+    Proposal,
     Strategy,
     Trial,
     TrialState,
@@ -37,7 +39,8 @@ PRUNED_IN_A_ROW: Final = 200
 class Search:
     """What is looked for and how; the objectives are the ledger's.
 
-    `leq` is the order that pruning relies on, None for no pruning, and `slack` its margin (see `prune_reason`).
+    `fidelity` is the full one; with `halving`, whose last rung it then is, candidates begin with the first rung. `leq`
+    is the order that pruning relies on, None for no pruning, and `slack` its margin (see `prune_reason`).
     """
 
     strategy: Strategy
@@ -45,6 +48,7 @@ class Search:
     evaluate: Evaluate
     fidelity: Fidelity
     seed: int
+    halving: Halving | None = None
     leq: Leq | None = None
     slack: float = 0.0
     limits: tuple[Limit, ...] = ()
@@ -54,6 +58,7 @@ class Ending(StrEnum):
     """Why a study's loop ended."""
 
     TRIALS = "all trials are done"
+    EPOCHS = "the epochs are used up"
     SECONDS = "the time is used up"
     EXHAUSTED = "every member of the space has been tried"
     PRUNED = f"{PRUNED_IN_A_ROW} candidates in a row were pruned"
@@ -84,17 +89,20 @@ def run_study(
     executor: Executor,
     *,
     trials: int | None = None,
+    epochs: int | None = None,
     seconds: float | None = None,
     on_event: OnEvent = lambda _: None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Ending:
     """Bring a study to its budget; called again, with the same or a larger one, it goes on where it was.
 
-    `trials` counts the complete and the failed trials of the whole study, pruned ones not, so numbers (which every
-    proposal gets) may be higher. `seconds` is counted from this call: when they are over nothing new starts, and what
-    runs is finished. Trials that were interrupted are run before new ones are proposed. `cost` runs here, `evaluate`
-    in the executor, which stays the caller's to close. Trial n is proposed with the generator `proposal_rng(seed, n)`
-    from the trials recorded by then, so a study of one slot depends on its seed only.
+    `trials` counts the complete and the failed trials of the whole study; pruned ones, and those that continue another,
+    do not count, so numbers (which every proposal gets) may be higher, and what has earned it is still continued when
+    no new candidate begins. `epochs` counts what all of these train: nothing starts that would exceed it. `seconds` is
+    counted from this call: when they are over nothing new starts, and what runs is finished. Trials that were
+    interrupted are run before new ones are proposed. `cost` runs here, `evaluate` in the executor, which stays the
+    caller's to close. Trial n is proposed with the generator `proposal_rng(seed, n)` from the trials recorded by then,
+    so a study of one slot depends on its seed only.
 
     SIGINT, SIGTERM and SIGHUP, in the main thread, ask running trials to save and end; a second one kills them and
     breaks out of `cost`. Either way what was interrupted is run again by the next call. Whatever happens to one
@@ -102,7 +110,8 @@ def run_study(
     cost) are raised. So is a ResourceError of `cost` or `evaluate` (a full disk, missing weights), after the other
     trials have saved and ended: with that mended, the next call goes on.
     """
-    loop = _Loop(ledger, search, executor, trials, None if seconds is None else clock() + seconds, on_event, clock)
+    deadline = None if seconds is None else clock() + seconds
+    loop = _Loop(ledger, search, executor, trials, epochs, deadline, on_event, clock)
     with _signals(loop):
         return loop.run()
 
@@ -113,6 +122,7 @@ class _Loop:
     search: Search
     executor: Executor
     trials: int | None
+    epochs: int | None
     deadline: float | None
     on_event: OnEvent
     clock: Callable[[], float]
@@ -160,16 +170,24 @@ class _Loop:
         if self.deadline is not None and self.clock() >= self.deadline:
             return Ending.SECONDS
         known = self.ledger.trials()
-        counted = sum(t.state in (TrialState.COMPLETE, TrialState.FAILED, TrialState.RUNNING) for t in known)
-        if self.trials is not None and counted >= self.trials:
-            return Ending.TRIALS
         trial = next((t for t in known if t.state in (TrialState.PREEMPTED, TrialState.WAITING)), None)
+        full = self.trials is not None and sum(counts(t) for t in known if t.continues is None) >= self.trials
+        if trial is not None and trial.continues is None and full:
+            return Ending.TRIALS
         if trial is None:
-            if self.pruned_in_a_row >= PRUNED_IN_A_ROW:
+            proposal = self._promotion(known)
+            if proposal is None and full:
+                return Ending.TRIALS
+            if proposal is None and self.pruned_in_a_row >= PRUNED_IN_A_ROW:
                 return Ending.PRUNED
-            trial = self._propose(known)
-            if trial is None:
+            proposal = proposal or self._new(known)
+            if proposal is None:
                 return Ending.EXHAUSTED
+            if not self._affordable(proposal.fidelity or self.search.fidelity, proposal.continues, known):
+                return Ending.EPOCHS
+            trial = self._add(proposal, known)
+        elif not self._affordable(trial.fidelity, trial.continues, known):
+            return Ending.EPOCHS
         worthwhile = trial.state is TrialState.PREEMPTED or self._worthwhile(trial, known)
         if worthwhile:
             self.pruned_in_a_row = 0
@@ -177,14 +195,32 @@ class _Loop:
                 self._start(trial)
         return None
 
-    def _propose(self, known: list[Trial]) -> Trial | None:
-        number, seed = len(known), self.search.seed
+    def _promotion(self, known: list[Trial]) -> Proposal | None:
+        return None if self.search.halving is None else self.search.halving.promotion(known)
+
+    def _new(self, known: list[Trial]) -> Proposal | None:
         history = [trial for trial in known if trial.state.final]
         running = [trial for trial in known if not trial.state.final]
-        proposal = self.search.strategy.propose(history, running, proposal_rng(seed, number))
-        if proposal is None:
-            return None
-        return self.ledger.add(proposal, fidelity=self.search.fidelity, seed=trial_seed(seed, number))
+        proposal = self.search.strategy.propose(history, running, proposal_rng(self.search.seed, len(known)))
+        if proposal is None or proposal.fidelity is not None or self.search.halving is None:
+            return proposal
+        return replace(proposal, fidelity=self.search.halving.first)
+
+    def _affordable(self, fidelity: Fidelity, continues: int | None, known: list[Trial]) -> bool:
+        """Are there epochs left for one more training?"""
+        if self.epochs is None:
+            return True
+        spent = sum(_epochs(t.fidelity, t.continues, known) for t in known if counts(t))
+        return spent + _epochs(fidelity, continues, known) <= self.epochs
+
+    def _add(self, proposal: Proposal, known: list[Trial]) -> Trial:
+        """Record a proposal. One that continues a trial keeps its seed, as the same training, and its cost."""
+        before = None if proposal.continues is None else known[proposal.continues]
+        seed = trial_seed(self.search.seed, len(known)) if before is None else before.seed
+        trial = self.ledger.add(proposal, fidelity=proposal.fidelity or self.search.fidelity, seed=seed)
+        if before is not None and before.cost is not None:
+            trial = self.ledger.record_cost(trial.number, before.cost)
+        return trial
 
     def _worthwhile(self, trial: Trial, known: list[Trial]) -> bool:
         """Record what the candidate costs; is it to be trained? If not, it has been recorded why."""
@@ -244,7 +280,13 @@ class _Loop:
         trial = self.ledger.start(trial.number)
         folder = self.ledger.trial_folder(trial.number)
         try:
-            self.executor.submit(trial.number, folder, self.search.evaluate, (trial.spec, trial.fidelity, trial.seed))
+            self.executor.submit(
+                trial.number,
+                folder,
+                self.search.evaluate,
+                (trial.spec, trial.fidelity, trial.seed),
+                start=None if trial.continues is None else self.ledger.trial_folder(trial.continues),
+            )
         except UserError:
             self.ledger.preempt(trial.number, lost=False)
             raise
@@ -289,6 +331,16 @@ class _Loop:
     def _awaits_others(self, ending: Ending) -> bool:
         """Trials under another process's live lease belong to the count: wait until they end or their lease does."""
         return ending not in (Ending.INTERRUPTED, Ending.SECONDS) and bool(self.ledger.foreign())
+
+
+def counts(trial: Trial) -> bool:
+    """Does a trial count towards a budget?"""
+    return trial.state in (TrialState.COMPLETE, TrialState.FAILED, TrialState.RUNNING)
+
+
+def _epochs(fidelity: Fidelity, continues: int | None, known: Sequence[Trial]) -> int:
+    """What a training adds to those that it goes on from."""
+    return fidelity.epochs - (0 if continues is None else known[continues].fidelity.epochs)
 
 
 def _defect(values: dict[str, float], names: Iterable[str]) -> str | None:

@@ -34,11 +34,17 @@ class TrialState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proposal:
-    """A candidate and where it comes from: `origin` names the move, `parents` the trials that it grew from."""
+    """A candidate and where it comes from: `origin` names the move, `parents` the trials that it grew from.
+
+    `fidelity` is how thoroughly to train it, None for the study's own. A proposal that `continues` a complete trial is
+    the same spec at a higher fidelity, whose training goes on where that trial's ended.
+    """
 
     spec: DetectorSpec
     origin: str
     parents: tuple[int, ...] = ()
+    fidelity: Fidelity | None = None
+    continues: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +62,7 @@ class Trial:
     seed: int
     origin: str
     parents: tuple[int, ...] = ()
+    continues: int | None = None
     cost: CostMetrics | None = None
     metrics: Metrics | None = None
     reason: str | None = None
@@ -89,6 +96,7 @@ class Trial:
             "seed": self.seed,
             "origin": self.origin,
             "parents": list(self.parents),
+            "continues": self.continues,
             "cost": None if self.cost is None else self.cost.to_json(),
             "metrics": metrics,
             "reason": self.reason,
@@ -114,12 +122,14 @@ def _never() -> bool:
 class TrialContext:
     """What an evaluation is given to work with.
 
-    `folder` is its own, and the same one when it is called again after an interruption. `threads` is how many CPU
-    threads it may use. `report(epoch, epochs, message)` says how far it is (epoch 1 is the first finished one).
-    `should_stop()` is to be asked often: once it is true, save and raise TrialInterrupted.
+    `folder` is its own, and the same one when it is called again after an interruption. `start`, where there is one, is
+    the folder of the trial that it continues, to be read only. `threads` is how many CPU threads it may use.
+    `report(epoch, epochs, message)` says how far it is (epoch 1 is the first finished one). `should_stop()` is to be
+    asked often: once it is true, save and raise TrialInterrupted.
     """
 
     folder: Path
+    start: Path | None = None
     device: str = "cpu"
     threads: int = 1
     report: Callable[[int, int, str], None] = _silent
@@ -138,7 +148,8 @@ class Strategy(Protocol):
 
     def propose(self, history: Sequence[Trial], running: Sequence[Trial], rng: np.random.Generator) -> Proposal | None:
         """The next candidate; never one that is in `history` (final states) or `running` (all others), both in order
-        of their numbers. None where the space is exhausted."""
+        of their numbers, at the same fidelity. None where there is nothing to propose: the space is exhausted, or, with
+        trials running, what they find has to be waited for."""
         ...
 
 

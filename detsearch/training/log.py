@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +38,17 @@ def trim(path: Path, epochs: int) -> None:
     """Drop what a killed run logged after the checkpoint that is gone on from: it will be logged again."""
     if not path.exists():
         return
-    kept = [record for record in read(path) if record.get("epoch", 0) <= epochs]
-    write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
+    _write(path, [record for record in read(path) if record.get("epoch", 0) <= epochs])
+
+
+def copy(source: Path, path: Path) -> None:
+    """Begin a log with the lines of another, if there is one."""
+    if source.exists():
+        _write(path, read(source))
+
+
+def _write(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    write_text(path, "".join(json.dumps(record) + "\n" for record in records))
 
 
 def describe(record: Mapping[str, Any], epochs: int) -> str:

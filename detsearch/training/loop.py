@@ -59,13 +59,16 @@ def train(
     context: TrialContext,
     progress: TrainingProgress | None = None,
     evaluate: Callable[[Detector], Mapping[str, float]] | None = None,
+    until: int | None = None,
 ) -> Trained:
     """Train `detector`, which `spec` describes, in ``context.folder`` on ``context.device``.
 
     The folder gets ``checkpoint.pt`` and ``log.jsonl`` (a line an epoch). If it holds the checkpoint of the same
-    training already, that is gone on with, and on a CPU the result is bit for bit that of an uninterrupted run.
-    `loader` delivers ``settings.loader_batch`` images at a time. `evaluate` scores a detector every
-    ``settings.eval_epochs`` epochs, the last one excepted; the figures go into the log.
+    training already, that is gone on with, and on a CPU the result is bit for bit that of an uninterrupted run. So is
+    the one in ``context.start``, a folder that is only read. `until` ends the training after that epoch, without
+    changing its schedule, so that it can be gone on with; None: after all ``settings.epochs``. `loader` delivers
+    ``settings.loader_batch`` images at a time. `evaluate` scores a detector every ``settings.eval_epochs`` epochs, the
+    last one excepted; the figures go into the log.
 
     Raises TrainingError when a loss or the gradient stops being finite: the checkpoint is then the one before;
     TrialInterrupted, the state saved, once ``context.should_stop()``; CheckpointError if the folder holds another
@@ -80,12 +83,16 @@ def train(
     if checkpoint.exists():
         run.restore(checkpoint)
     else:
+        if context.start is not None and (context.start / CHECKPOINT).exists():
+            run.restore(context.start / CHECKPOINT)
+            logs.copy(context.start / LOG, log)
         run.save(checkpoint)  # a folder that cannot be written, or a full disk, shows before time is spent
     logs.trim(log, run.epoch)
+    last = settings.epochs if until is None else min(until, settings.epochs)
 
     with progress or SilentProgress() as shown:
-        shown.start(run.step, run.schedule.steps)
-        while run.epoch < settings.epochs:
+        shown.start(run.step, last * run.steps_per_epoch)
+        while run.epoch < last:
             run.begin_epoch()
             loader.set_epoch(run.epoch, start_batch=run.step_in_epoch * settings.accumulate)
             steps = run.steps_per_epoch - run.step_in_epoch
@@ -99,18 +106,13 @@ def train(
                     raise TrialInterrupted(f"stopped on request in epoch {run.epoch + 1} after step {run.step}")
 
             record = run.end_epoch()
-            if (
-                evaluate
-                and settings.eval_epochs
-                and run.epoch % settings.eval_epochs == 0
-                and run.epoch < settings.epochs
-            ):
+            if evaluate and settings.eval_epochs and run.epoch % settings.eval_epochs == 0 and run.epoch < last:
                 record["metrics"] = dict(evaluate(run.answering))
             logs.append(log, record)
             message = logs.describe(record, settings.epochs)
             shown.say(message)
-            context.report(run.epoch, settings.epochs, message)
-            if run.epoch % settings.checkpoint_epochs == 0 or run.epoch == settings.epochs:
+            context.report(run.epoch, last, message)
+            if run.epoch % settings.checkpoint_epochs == 0 or run.epoch == last:
                 run.save(checkpoint)
     return Trained(run.answering.eval(), checkpoint, run.epoch, run.step, run.seconds)
 

@@ -120,6 +120,15 @@ def evaluate_slowly(spec: DetectorSpec, fidelity: Fidelity, seed: int, context: 
     return metrics(spec, fidelity)
 
 
+def evaluate_in_turn(spec: DetectorSpec, fidelity: Fidelity, seed: int, context: TrialContext) -> Metrics:
+    """Leaves its epochs in its folder, and goes on only where a third as many were left."""
+    before = 0 if context.start is None else int((context.start / "done").read_text())
+    if before != (0 if fidelity.epochs == 1 else fidelity.epochs // 3):
+        raise ValueError(f"{fidelity.epochs} epochs after {before}")
+    (context.folder / "done").write_text(str(fidelity.epochs))
+    return metrics(spec, fidelity)
+
+
 def evaluate_badly(spec: DetectorSpec, fidelity: Fidelity, seed: int, context: TrialContext) -> Metrics:
     """Ends in the way that the first depth says."""
     match depths(spec)[0]:

@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -69,6 +70,29 @@ def test_a_resumed_run_equals_the_uninterrupted_one(
     assert same(weights(plain.detector), weights(resumed.detector))
     assert _records(tmp_path / "plain") == _records(tmp_path / "resumed")
     assert same(dict(read_checkpoint(plain.checkpoint).weights), dict(read_checkpoint(resumed.checkpoint).weights))
+
+
+@pytest.mark.parametrize("ema", [None, 0.9])
+def test_a_training_in_parts_equals_the_whole(tmp_path: Path, ema: float | None) -> None:
+    """1, 2 and 4 of 4 epochs, each in a folder of its own that goes on where the one before ended."""
+    chosen = settings(epochs=4, ema_decay=ema, eval_epochs=1)
+    metrics: dict[str, Any] = {"evaluate": lambda _: {"ap": 0.5}}
+    whole = run(tmp_path / "whole", Toy(norm=True, dropout=0.3), Loader(), chosen, **metrics)
+    start = None
+    for until in (1, 2, 4):
+        folder = tmp_path / str(until)
+        part = run(folder, Toy(norm=True, dropout=0.3), Loader(), chosen, until=until, start=start, **metrics)
+        assert (part.epochs, part.steps) == (until, 3 * until)
+        assert [record["epoch"] for record in _records(folder)] == list(range(1, until + 1))
+        start = folder
+    assert same(weights(whole.detector), weights(part.detector))
+    for here, there in zip(_records(tmp_path / "whole"), _records(tmp_path / "4"), strict=True):
+        # What is scored at the end of a part is its result, not a line of its log.
+        assert {**here, "metrics": None} == {**there, "metrics": None}
+    # What was there before is only read, and a folder with a training of its own goes on with that.
+    assert read_checkpoint(tmp_path / "1" / "checkpoint.pt").meta.epoch == 1
+    again = run(tmp_path / "4", Toy(norm=True, dropout=0.3), Loader(), chosen, start=tmp_path / "1", **metrics)
+    assert same(weights(again.detector), weights(part.detector))
 
 
 class _Killed(BaseException):

@@ -89,8 +89,8 @@ def stop_after(steps: int) -> Any:
 def run(
     folder: Path, detector: nn.Module, loader: Loader, chosen: TrainingSettings, *, seed: int = 7, **more: Any
 ) -> Trained:
-    """`train` on a CPU; `should_stop` and `report` go into the context."""
-    context = {name: more.pop(name) for name in ("should_stop", "report") if name in more}
+    """`train` on a CPU; `should_stop`, `report` and `start` go into the context."""
+    context = {name: more.pop(name) for name in ("should_stop", "report", "start") if name in more}
     return train(
         detector,  # type: ignore[arg-type]
         loader,

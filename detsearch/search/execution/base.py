@@ -73,8 +73,16 @@ class Executor(Protocol):
         """Numbers of the tasks that have not ended."""
         ...
 
-    def submit(self, number: int, folder: Path, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
-        """Start ``function(*args, context)`` with a TrialContext for `folder`, in a free slot."""
+    def submit(
+        self,
+        number: int,
+        folder: Path,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        *,
+        start: Path | None = None,
+    ) -> None:
+        """Start ``function(*args, context)`` with a TrialContext for `folder` and `start`, in a free slot."""
         ...
 
     def poll(self, deliver: Callable[[Event], None], timeout: float) -> None:

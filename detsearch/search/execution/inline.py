@@ -20,7 +20,7 @@ class InlineExecutor:
     def __init__(self, device: str = "cpu", threads: int = 1) -> None:
         self._device, self._threads = device, threads
         self._stopping = self._killing = False
-        self._task: tuple[int, Path, Callable[..., Any], tuple[Any, ...]] | None = None
+        self._task: tuple[int, Path, Path | None, Callable[..., Any], tuple[Any, ...]] | None = None
 
     def slots(self) -> int:
         return 1
@@ -28,17 +28,26 @@ class InlineExecutor:
     def running(self) -> frozenset[int]:
         return frozenset() if self._task is None else frozenset({self._task[0]})
 
-    def submit(self, number: int, folder: Path, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    def submit(
+        self,
+        number: int,
+        folder: Path,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        *,
+        start: Path | None = None,
+    ) -> None:
         assert self._task is None, "one task at a time"
         folder.mkdir(parents=True, exist_ok=True)
-        self._task = (number, folder, function, args)
+        self._task = (number, folder, start, function, args)
 
     def poll(self, deliver: Callable[[Event], None], timeout: float) -> None:  # noqa: ARG002  nothing to wait for
         if self._task is None:
             return
-        number, folder, function, args = self._task
+        number, folder, start, function, args = self._task
         context = TrialContext(
             folder=folder,
+            start=start,
             device=self._device,
             threads=self._threads,
             report=lambda epoch, epochs, message: deliver(Progress(number, epoch, epochs, message)),

@@ -77,7 +77,15 @@ class ProcessExecutor:
     def running(self) -> frozenset[int]:
         return frozenset(self._children)
 
-    def submit(self, number: int, folder: Path, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    def submit(
+        self,
+        number: int,
+        folder: Path,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        *,
+        start: Path | None = None,
+    ) -> None:
         with _hidden_main(), _for_prepared_parent(self._threads):
             try:
                 task = bytes(ForkingPickler.dumps((function, args)))
@@ -91,7 +99,7 @@ class ProcessExecutor:
             pipe, other = self._context.Pipe()
             device = self._free.pop()
             process = self._context.Process(
-                target=run_task, args=(other, folder, device, self._threads), name=f"trial-{number}"
+                target=run_task, args=(other, folder, start, device, self._threads), name=f"trial-{number}"
             )
             process.start()
         other.close()
