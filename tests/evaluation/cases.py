@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from hypothesis import strategies as st
 
 from detsearch.data.dataset import Dataset, ImageRecord
+from detsearch.data.masks import RunLengths, encode
 from detsearch.evaluation.predict import ImagePrediction
 
 
@@ -75,6 +77,52 @@ def cases(draw: st.DrawFn, *, objects: int = 8, extra: int = 12) -> tuple[Datase
         order = np.argsort(-scores, kind="stable")
         predictions.append(prediction(image_id, found[order], scores[order], right[order]))
     return dataset(*records, classes=classes), predictions
+
+
+@st.composite
+def mask_cases(draw: st.DrawFn) -> tuple[Dataset, list[ImagePrediction]]:
+    """`cases` with a mask in every box: blobs with holes, some of them empty where they were found; with ratings of
+    masks, or without."""
+    data, predictions = draw(cases())
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    rated = draw(st.booleans())
+    records = tuple(
+        replace(r, segmentations=_blobs(rng, r.boxes, 0.0), area=r.area * rng.uniform(0.3, 1)) for r in data.records
+    )
+    found = [
+        replace(
+            p,
+            masks=_blobs(rng, p.boxes, 0.1),
+            mask_scores=rng.integers(0, 4, len(p)) / 4 if rated else None,
+        )
+        for p in predictions
+    ]
+    return replace(data, records=records), found
+
+
+def with_masks(data: Dataset) -> Dataset:
+    """Every object fills its box."""
+    records = (replace(r, segmentations=tuple(_filled(box) for box in r.boxes)) for r in data.records)
+    return replace(data, records=tuple(records))
+
+
+def _blobs(rng: np.random.Generator, boxes: np.ndarray, empty: float) -> tuple[RunLengths, ...]:
+    """An ellipse in each box, every second one with a hole."""
+    return tuple(
+        _filled(box, round_=True, hole=bool(rng.random() < 0.5), empty=bool(rng.random() < empty)) for box in boxes
+    )
+
+
+def _filled(box: np.ndarray, *, round_: bool = False, hole: bool = False, empty: bool = False) -> RunLengths:
+    x1, y1 = (int(np.clip(value, 0, side - 1)) for value, side in zip(box[:2], (640, 480), strict=True))
+    x2, y2 = (
+        int(np.clip(np.ceil(value), low + 1, side))
+        for value, low, side in zip(box[2:], (x1, y1), (640, 480), strict=True)
+    )
+    v, u = np.meshgrid(np.linspace(-1, 1, y2 - y1), np.linspace(-1, 1, x2 - x1), indexing="ij")
+    radius = u * u + v * v if round_ else np.zeros_like(u)
+    inside = (radius <= 1.2) & ((radius >= 0.2) | (not hole))
+    return encode(inside & (not empty), x1, y1, (640, 480))
 
 
 def _boxes(rng: np.random.Generator, count: int) -> np.ndarray:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,18 +12,23 @@ from hypothesis import settings as hypothesis_settings
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from detsearch.data.datafile import load_datafile
 from detsearch.data.dataset import Dataset
+from detsearch.data.masks import decode, encode, to_runs
 from detsearch.errors import DataError
-from detsearch.evaluation.coco import coco_ap
+from detsearch.evaluation.coco import coco_ap, coco_mask_ap
 from detsearch.evaluation.predict import ImagePrediction
-from tests.evaluation.cases import cases, dataset, perfect, prediction, record
+from tests.evaluation.cases import cases, dataset, mask_cases, perfect, prediction, record, with_masks
 
 PRECISIONS = ["ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large"]
 RECALLS = ["ar_1", "ar_10", "ar_100", "ar_small", "ar_medium", "ar_large"]
 
 
-def _oracle(data: Dataset, predictions: list[ImagePrediction]) -> tuple[dict[str, float], dict[str, float | None]]:
+def _oracle(
+    data: Dataset, predictions: list[ImagePrediction], kind: str
+) -> tuple[dict[str, float], dict[str, float | None]]:
     """The 12 numbers and AP per class by pycocotools, from the same values as COCO dictionaries; -1 left out."""
+    masks = kind == "segm"
     truth = COCO()
     annotations = [
         {
@@ -31,6 +38,7 @@ def _oracle(data: Dataset, predictions: list[ImagePrediction]) -> tuple[dict[str
             "bbox": _xywh(r.boxes[i]),
             "area": float(r.area[i]),
             "iscrowd": int(r.crowd[i]),
+            **({"segmentation": r.segmentations[i].to_coco()} if masks else {}),
         }
         for r in data.records
         for i in range(len(r.labels))
@@ -46,8 +54,8 @@ def _oracle(data: Dataset, predictions: list[ImagePrediction]) -> tuple[dict[str
         {
             "image_id": p.image_id,
             "category_id": int(p.labels[i]),
-            "bbox": _xywh(p.boxes[i]),
-            "score": float(p.scores[i]),
+            **({"segmentation": p.masks[i].to_coco()} if masks else {"bbox": _xywh(p.boxes[i])}),
+            "score": float(p.scores[i] if not masks or p.mask_scores is None else p.mask_scores[i]),
         }
         for p in predictions
         for i in range(len(p))
@@ -55,7 +63,7 @@ def _oracle(data: Dataset, predictions: list[ImagePrediction]) -> tuple[dict[str
     with contextlib.redirect_stdout(io.StringIO()):
         truth.createIndex()
         found = truth.loadRes(results) if results else COCO()
-        evaluation = COCOeval(truth, found, "bbox")
+        evaluation = COCOeval(truth, found, kind)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
@@ -72,9 +80,9 @@ def _xywh(box: np.ndarray) -> list[float]:
     return [x1, y1, x2 - x1, y2 - y1]
 
 
-def _agrees(data: Dataset, predictions: list[ImagePrediction]) -> None:
-    ours = coco_ap(data, predictions)
-    numbers, per_class = _oracle(data, predictions)
+def _agrees(data: Dataset, predictions: list[ImagePrediction], kind: str = "bbox") -> None:
+    ours = (coco_ap if kind == "bbox" else coco_mask_ap)(data, predictions)
+    numbers, per_class = _oracle(data, predictions, kind)
     assert ours.values() == pytest.approx(numbers, abs=1e-12)
     assert ours.per_class.keys() == per_class.keys()
     for name, value in per_class.items():
@@ -85,6 +93,12 @@ def _agrees(data: Dataset, predictions: list[ImagePrediction]) -> None:
 @given(cases())
 def test_equals_pycocotools(case: tuple[Dataset, list[ImagePrediction]]) -> None:
     _agrees(*case)
+
+
+@hypothesis_settings(max_examples=60)
+@given(mask_cases())
+def test_masks_equal_pycocotools(case: tuple[Dataset, list[ImagePrediction]]) -> None:
+    _agrees(*case, kind="segm")
 
 
 @hypothesis_settings(max_examples=5)
@@ -101,6 +115,47 @@ def test_perfect_detections_have_ap_1_and_undefined_sizes_are_left_out() -> None
     )
     assert accuracy.ap_large is None
     assert accuracy.per_class == pytest.approx({"class0": 1.0, "class1": 1.0})
+
+
+def test_perfect_masks_in_wrong_boxes_have_mask_ap_1_and_ratings_rank() -> None:
+    data = with_masks(dataset(record(3, [[0, 0, 10, 10], [50, 50, 70, 70]], [0, 0])))
+    outlines = data.records[0].segmentations
+    far = [[300, 300, 310, 310]] * 2
+    found = replace(prediction(3, far, [0.9, 0.8], [0, 0]), masks=outlines)
+    assert coco_mask_ap(data, [found]).ap == pytest.approx(1.0)
+    assert coco_ap(data, [found]).ap == 0.0
+    wrong = replace(prediction(3, far, [0.9, 0.8], [0, 0]), masks=(outlines[0], encode(np.zeros((480, 640)))))
+    assert coco_mask_ap(data, [wrong]).ap50 == pytest.approx(51 / 101)
+    rated = replace(wrong, mask_scores=np.array([0.1, 0.7]))
+    assert coco_mask_ap(data, [rated]).ap50 == pytest.approx(51 / 101 / 2)
+
+
+def test_no_masks_found_and_none_to_find() -> None:
+    data = with_masks(dataset(record(1, [[0, 0, 10, 10]], [0])))
+    for found in ([], [replace(prediction(1), masks=())]):
+        assert coco_mask_ap(data, found).ap == 0.0
+    assert coco_mask_ap(with_masks(dataset(record(1))), [replace(prediction(1), masks=())]).values() == {}
+
+
+def test_masks_of_tiny_coco_are_worth_what_pycocotools_says(tiny_coco: Path, tmp_path: Path) -> None:
+    """Every object found, its mask moved by some pixels; crowds among the objects."""
+    (tmp_path / "data.yaml").write_text(
+        f"format: coco\nroot: {tiny_coco}\nsplits:\n"
+        "  val: {images: val2017, annotations: annotations/instances_val2017.json}\n"
+    )
+    data = load_datafile(tmp_path / "data.yaml").split("val", masks=True).subset(range(16))
+    records = tuple(
+        replace(r, segmentations=tuple(to_runs(s, r.width, r.height) for s in r.segmentations)) for r in data.records
+    )
+    found = []
+    for number, r in enumerate(records):
+        moved = np.roll(decode(r.segmentations, (r.width, r.height)).numpy(), number % 9, axis=2)
+        masks = tuple(encode(mask) for mask in moved)
+        found.append(replace(prediction(r.image_id, r.boxes, np.linspace(1, 0, len(masks)), r.labels), masks=masks))
+    accuracy = coco_mask_ap(data, found)
+    numbers, _ = _oracle(replace(data, records=records), found, "segm")
+    assert accuracy.values() == pytest.approx(numbers, abs=1e-12)
+    assert 0.3 < accuracy.ap < 0.95
 
 
 def test_a_class_without_objects_is_undefined_and_does_not_count() -> None:
@@ -152,6 +207,7 @@ BOX = [[0, 0, 10, 10]]
         ([prediction(1, BOX, [0.5], [-1])], r"labels in 0\.\.1, got -1"),
         ([prediction(1, BOX, [np.nan], [0])], "finite"),
         ([prediction(1, [[0, 0, np.inf, 1]], [0.5], [0])], "finite"),
+        ([replace(prediction(1, BOX, [0.5], [0]), mask_scores=np.array([np.nan]))], "finite"),
     ],
 )
 def test_predictions_of_another_dataset_are_refused(predictions: list[ImagePrediction], message: str) -> None:

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import replace
 
 import numpy as np
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torchvision.models.detection.roi_heads import paste_masks_in_image
 
+from detsearch.data.masks import decode
 from detsearch.evaluation.predict import predict, to_original
 from detsearch.nn.structures import Detections, ImageBatch
 from detsearch.types import InputSize
@@ -61,6 +64,39 @@ def test_boxes_are_clipped_and_padding_rows_left_out() -> None:
     assert first.scores.tolist() == [1.0, 0.0]
     assert len(second) == 0
     assert second.boxes.shape == (0, 4)
+
+
+def test_masks_become_pixels_of_the_original_image_of_detections_that_count() -> None:
+    detections = _detections([[[10, 20, 300, 240], [-5, 40, 30, 60]], [[0, 0, 100, 50]]])
+    masks = torch.rand(2, 2, 28, 28, generator=torch.Generator().manual_seed(0))
+    ratings = torch.tensor([[0.25, 0.5], [0.75, 0.0]])
+    found = to_original(
+        replace(detections, masks=masks, mask_scores=ratings),
+        torch.tensor([[240, 320], [240, 320]]),
+        [record(1), record(2)],
+    )
+    assert [len(p.masks or ()) for p in found] == [2, 1]
+    for i, p in enumerate(found):
+        assert p.mask_scores is not None
+        assert p.mask_scores.tolist() == ratings[i, : len(p)].tolist()
+        expected = paste_masks_in_image(masks[i, : len(p), None], torch.from_numpy(p.boxes), (480, 640))[:, 0] > 0.5
+        assert torch.equal(decode(p.masks or (), (640, 480)), expected.to(torch.uint8))
+
+
+def test_masks_are_left_where_nobody_asks() -> None:
+    class Masked(_Echo):
+        def __call__(self, images: ImageBatch) -> Detections:
+            plain = super().__call__(images)
+            return replace(plain, masks=torch.ones(len(images), 1, 28, 28), mask_scores=plain.scores)
+
+    batch = [(ImageBatch(torch.zeros(1, 3, 48, 64, dtype=torch.uint8), torch.tensor([[48, 64]])), [record(1)])]
+    (bare,) = predict(Masked(), batch, masks=False)
+    assert bare.masks is bare.mask_scores is None
+    (masked,) = predict(Masked(), batch)
+    assert masked.masks is not None
+    assert decode(masked.masks, (640, 480)).float().mean() > 0.99
+    (plain,) = predict(_Echo(), batch)
+    assert plain.masks is plain.mask_scores is None
 
 
 def test_no_detections_at_all() -> None:
