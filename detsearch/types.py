@@ -126,12 +126,16 @@ class Latency:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CostMetrics:
-    """What a detector costs, known without training it."""
+    """What a detector costs, known without training it.
+
+    `regions` says how many an image a two-stage detector was counted with: `proposals`, and `masks` that are drawn.
+    """
 
     params: int
     macs: int
     memory_access: int
     parts: Mapping[str, PartCost] = field(default_factory=dict)  # backbone, neck, proposals, head
+    regions: Mapping[str, int] = field(default_factory=dict)
     latency: Latency | None = None
 
     def values(self) -> dict[str, float]:
@@ -152,6 +156,7 @@ class CostMetrics:
             macs=raw["macs"],
             memory_access=raw["memory_access"],
             parts={name: PartCost(**part) for name, part in raw.get("parts", {}).items()},
+            regions=raw.get("regions", {}),
             latency=None
             if latency is None
             else Latency(**{**latency, "protocol": LatencyProtocol(**latency["protocol"])}),

@@ -42,6 +42,8 @@ def describe(
         return
     say(f"{found['code']}")
     say(f"{classes} classes, one image of {found['tensor']} (input {found['input']} padded)")
+    if found["regions"]:
+        say("counted with " + " and ".join(f"{number:,} {what}" for what, number in found["regions"].items()))
     table = Table(box=None, pad_edge=False)
     table.add_column("part")
     for title in ("parameters", "MACs", "memory access"):

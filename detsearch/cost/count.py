@@ -9,7 +9,7 @@ attention, and deformable convolution. For each of them
 
 Norms, activations, pooling, resampling, anchors, decoding and NMS have no MACs here and no memory access. One image of
 the padded input size is counted at the nominal load: as many proposals and mask regions as there may be, since their
-number would depend on the weights.
+number would depend on the weights; `CostMetrics.regions` says how many.
 
 Nothing is multiplied: backbone and neck run on meta tensors, which have a shape and no memory, and in the rest,
 whose control flow looks at values, every counted operation answers zeros.
@@ -61,12 +61,16 @@ def count_cost(detector: Detector, input: InputSize) -> CostMetrics:
             features = features[-1:]
         features = [torch.zeros_like(map_, device=like.device) for map_ in features]
         proposals = None
+        regions: dict[str, int] = {}
         if detector.proposals is not None:
             with counted["proposals"]:
                 detector.proposals.propose(features, images, None)
             proposals = _some_proposals(detector.proposals.keep, size, like.device)
+            regions["proposals"] = detector.proposals.keep
         with counted["head"]:
-            detector.head.detect(features, images, proposals)
+            found = detector.head.detect(features, images, proposals)
+        if found.masks is not None:
+            regions["masks"] = int(found.valid.sum())
 
     parts: dict[str, PartCost] = {}
     seen: set[int] = set()
@@ -81,6 +85,7 @@ def count_cost(detector: Detector, input: InputSize) -> CostMetrics:
         macs=sum(part.macs for part in parts.values()),
         memory_access=sum(part.memory_access for part in parts.values()),
         parts=parts,
+        regions=regions,
     )
 
 

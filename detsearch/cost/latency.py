@@ -26,7 +26,9 @@ from detsearch.runtime.base import Runtime
 from detsearch.types import InputSize, Latency, LatencyProtocol
 
 INCLUDES: Final = (
-    f"normalisation, network, box decoding and NMS of {NOMINAL_CANDIDATES} boxes a level; image as uint8 on the device"
+    f"normalisation, network, box decoding and NMS of {NOMINAL_CANDIDATES} boxes a level, in two-stage heads of "
+    f"{NOMINAL_CANDIDATES} boxes of all proposals, with as many proposals and masks as there can be; image as uint8 on "
+    "the device"
 )
 EXCLUDES: Final = "reading and decoding the image file, resizing and padding, transfer to the device"
 

@@ -30,6 +30,7 @@ def describe(spec: DetectorSpec, classes: int) -> dict[str, Any]:
         "macs": cost.macs,
         "memory_access": cost.memory_access,
         "parts": {name: asdict(part) for name, part in cost.parts.items()},
+        "regions": dict(cost.regions),
     }
 
 
