@@ -51,7 +51,11 @@ class RegionPredictor(nn.Module):
 
     def forward(self, features: list[Tensor], regions: Regions) -> tuple[Tensor, Tensor]:
         """(N, 1 + C), background first, and (N, C, 4), or (N, 1, 4) if agnostic; at least float32. N may be 0."""
-        x = self.layers(self.pool(features, regions))
+        return self.read(self.pool(features, regions))
+
+    def read(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
+        """The same of regions that are pooled already, (N, C, S, S)."""
+        x = self.layers(pooled)
         deltas = self.box_deltas(x).view(len(x), self.box_deltas.out_features // 4, 4)
         return precise(self.class_logits(x)), precise(deltas)
 

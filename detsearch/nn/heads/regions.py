@@ -26,11 +26,12 @@ LEAST_SIDE: Final = 1e-2
 @dataclass(frozen=True, slots=True)
 class TrainingRegions:
     """N sampled `regions`, image by image, of which `positive` (P,) int64 are those with an object: the `rows` (P,) of
-    their image's targets."""
+    their image's targets. `given` (N,) bool: the regions that are an object's own box, not a proposal."""
 
     regions: Regions
     positive: Tensor
     rows: Tensor
+    given: Tensor
 
     def positives(self) -> Regions:
         return Regions(self.regions.boxes[self.positive], self.regions.image[self.positive])
@@ -49,7 +50,8 @@ def training_regions(
     positive, negative = sampler((matches >= 0) & present, (matches < 0) & present)
     image, place = (positive | negative).nonzero(as_tuple=True)
     own = positive[image, place].nonzero().squeeze(1)
-    return TrainingRegions(Regions(boxes[image, place], image), own, matches[image, place][own])
+    given = place >= proposals.valid.shape[1]
+    return TrainingRegions(Regions(boxes[image, place], image), own, matches[image, place][own], given)
 
 
 def region_losses(
@@ -87,12 +89,9 @@ def best_detections(
     `regions` image by image. `fill`: see `best_per_class`."""
     region, label = (scores > score_threshold).nonzero(as_tuple=True)
     image = regions.image[region]
-    counts = torch.bincount(image, minlength=len(sizes))
+    found, counts = by_image(scores[region, label], image, len(sizes), padding=-1.0)
+    best, column = found.topk(min(candidates, found.shape[1]), dim=1)
     start = counts.cumsum(0) - counts
-    place = torch.arange(len(image), device=image.device) - start[image]
-    by_image = scores.new_full((len(sizes), int(counts.max())), -1.0)
-    by_image[image, place] = scores[region, label]
-    best, column = by_image.topk(min(candidates, by_image.shape[1]), dim=1)
     pair = (start[:, None] + column).clamp(max=len(image) - 1)  # rows of padding may point behind the last
     region, label = region[pair], label[pair]
     # Only these pairs are decoded.
@@ -100,6 +99,16 @@ def best_detections(
     boxes = box_ops.clip(boxes, sizes)
     taken = (best >= 0) & box_ops.at_least(boxes, LEAST_SIDE)
     return best_per_class(boxes, best, label, taken, iou_threshold=nms_threshold, keep=keep, fill=fill)
+
+
+def by_image(values: Tensor, image: Tensor, images: int, *, padding: float = 0.0) -> tuple[Tensor, Tensor]:
+    """What lies image by image, (N, ...) with the `image` (N,) of each, in a row for each of the `images`: (B, K, ...)
+    for the K of the fullest, `padding` behind the others'; and how many each has, (B,)."""
+    counts = torch.bincount(image, minlength=images)
+    place = torch.arange(len(image), device=image.device) - (counts.cumsum(0) - counts)[image]
+    rows = values.new_full((images, int(counts.max()), *values.shape[1:]), padding)
+    rows[image, place] = values
+    return rows, counts
 
 
 def _of_class(deltas: Tensor, region: Tensor, label: Tensor) -> Tensor:
