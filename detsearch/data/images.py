@@ -28,6 +28,7 @@ except ImportError:  # deprecated in torchvision 0.29, to be removed some day; t
     decode_jpeg = None
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")  # no format whose reader starts another program
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".gif")
 MAX_PIXELS = 89_000_000  # above it PIL warns of a decompression bomb
 
 _END_MARKS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}

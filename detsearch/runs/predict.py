@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
@@ -22,8 +22,6 @@ from detsearch.runs.score import score
 from detsearch.runtime.eager import EagerRuntime
 from detsearch.training.checkpoint import CheckpointMeta, load_detector
 from detsearch.types import InputSize
-
-IMAGE_SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".gif")
 
 
 def evaluate_checkpoint(
@@ -95,9 +93,9 @@ def _images(paths: Sequence[Path]) -> Iterator[Path]:
             yield path
             continue
         try:
-            inside = sorted(child for child in path.iterdir() if child.suffix.lower() in IMAGE_SUFFIXES)
+            inside = sorted(child for child in path.iterdir() if child.suffix.lower() in images.SUFFIXES)
         except OSError as error:
             raise DataError(str(path), "a readable folder", error.strerror) from None
         if not inside:
-            raise DataError(str(path), f"images in the folder ({', '.join(IMAGE_SUFFIXES)})", "none")
+            raise DataError(str(path), f"images in the folder ({', '.join(images.SUFFIXES)})", "none")
         yield from inside

@@ -74,6 +74,35 @@ def voc(folder: Path, xml: str, extra: str = "", names: str = "a\n") -> DataFile
     return datafile(folder, f"format: voc\nroot: set\nsplits: {{train: train}}\n{extra}")
 
 
+def yolo(folder: Path, labels: str | None, extra: str = "") -> DataFile:
+    """A set of two 40x30 images, a with this label file, b without objects; classes dog and cat."""
+    root = folder / "set"
+    for name in ("a.jpg", "b.png"):
+        save_image(root / "images" / "train" / name, 40, 30)
+    (root / "labels" / "train").mkdir(parents=True, exist_ok=True)
+    (root / "labels" / "train" / "b.txt").write_text("")
+    if labels is not None:
+        (root / "labels" / "train" / "a.txt").write_text(labels)
+    return datafile(folder, f"format: yolo\nroot: set\nnames: [dog, cat]\nsplits: {{train: images/train}}\n{extra}")
+
+
+def bdd_label(
+    category: object = "car", box: tuple[object, ...] | None = (2, 3, 11, 14), **more: object
+) -> dict[str, Any]:
+    corners = None if box is None else dict(zip(("x1", "y1", "x2", "y2"), box, strict=True))
+    return {"id": "0", "category": category, "box2d": corners, **more}
+
+
+def bdd(folder: Path, frames: object, extra: str = "") -> DataFile:
+    """A set of two 40x30 images, a.jpg and b.jpg, with this JSON."""
+    root = folder / "set"
+    for name in ("a.jpg", "b.jpg"):
+        save_image(root / "images" / name, 40, 30)
+    (root / "det.json").write_text(json.dumps(frames))
+    splits = "splits: {train: {images: images, labels: det.json}}"
+    return datafile(folder, f"format: bdd\nroot: set\n{splits}\n{extra}")
+
+
 def datafile(folder: Path, text: str) -> DataFile:
     path = folder / "data.yaml"
     path.write_text(text)

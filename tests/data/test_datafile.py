@@ -17,8 +17,8 @@ SPLITS = "splits: {train: {images: 2, seed: 0}}\n"
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (SPLITS, "format: expected one of coco, voc, synthetic, got nothing"),
-        ("format: yaml\n" + SPLITS, "format: expected one of coco, voc, synthetic, got 'yaml'"),
+        (SPLITS, "format: expected one of coco, voc, bdd, yolo, synthetic, got nothing"),
+        ("format: yaml\n" + SPLITS, "format: expected one of coco, voc, bdd, yolo, synthetic, got 'yaml'"),
         ("format: [coco]\n" + SPLITS, "format: expected one of"),
         ("format: synthetic\n", "splits: expected this key, got nothing"),
         ("format: synthetic\nsplits: {}\n", "splits: expected"),

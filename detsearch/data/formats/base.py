@@ -28,12 +28,12 @@ class DataFile(BaseModel, ABC):
     | image file missing, unreadable or truncated                   | error         | skipped image            |
     | size in the annotation contradicts the image file             | error         | skipped image            |
     | path absolute, with ``..``, or a link that leaves the root    | error         | skipped image            |
-    | image id (COCO) or name (VOC list) a second time              | error         | skipped image, the later |
-    | annotation file of one image not XML, an XML bomb, incomplete | error         | skipped image            |
+    | image id (COCO), name (BDD, VOC) or path (YOLO) a second time | error         | skipped image, the later |
+    | annotation file of one image not of its form, or huge         | error         | skipped image            |
     | annotation id a second time                                   | error         | skipped box, the later   |
     | annotation of an image that is not defined                    | error         | skipped box              |
     | category that is not defined                                  | error         | skipped box              |
-    | box that is not four finite numbers                           | error         | skipped box              |
+    | box that is not four finite numbers; for YOLO, in 0..1        | error         | skipped box              |
     | box without area, box wholly outside the image                | skipped box   | skipped box              |
     | box partly outside the image (by more than 0.1 pixels)        | clipped box   | clipped box              |
     | image without boxes                                           | kept          | kept                     |

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeGuard
@@ -13,8 +12,8 @@ from detsearch.data.dataset import Dataset
 from detsearch.data.defects import Action, Findings, Kind
 from detsearch.data.formats.base import DataFile, Name, SplitName
 from detsearch.data.formats.builder import RecordBuilder, finite
-from detsearch.data.masks import Segmentation, read_segmentation
 from detsearch.data.paths import inside
+from detsearch.data.reading import brief, read_json
 from detsearch.errors import DataError
 
 MAX_ID = 2**53  # what JSON readers keep exactly
@@ -31,7 +30,8 @@ class CocoSplit(BaseModel):
 
 class CocoFile(DataFile):
     """A COCO dataset. Labels 0..C-1 follow the category ids; `classes`, if given, selects categories by name, in its
-    order, and objects of the others are left out."""
+    order, and objects of the others are left out. ``ignore`` of an annotation, as in the JSON that others made of
+    Pascal VOC, is its `difficult`."""
 
     format: Literal["coco"] = "coco"
     root: Path = Field(Path("."), description="Folder of the dataset, relative to the data file")
@@ -61,12 +61,7 @@ class CocoFile(DataFile):
 
 def _content(path: Path) -> Mapping[str, list[Any]]:
     """The three lists that make a JSON file COCO."""
-    try:
-        content = json.loads(path.read_bytes())
-    except OSError as problem:
-        raise DataError(str(path), "a COCO JSON file", problem.strerror or type(problem).__name__) from problem
-    except (ValueError, RecursionError) as problem:
-        raise DataError(str(path), "COCO JSON", f"what is no JSON ({problem})") from problem
+    content = read_json(path, "COCO JSON")
     needed = ("images", "annotations", "categories")
     expected = f"COCO JSON with the lists {', '.join(needed)}"
     if not isinstance(content, dict):
@@ -82,9 +77,9 @@ def _categories(raw: list[Any], path: Path) -> dict[int, str]:
     for position, category in enumerate(raw):
         where = f"{path}: categories[{position}]"
         if not (isinstance(category, dict) and _is_id(category.get("id")) and isinstance(category.get("name"), str)):
-            raise DataError(where, "an integer 'id' and a text 'name'", _brief(category))
+            raise DataError(where, "an integer 'id' and a text 'name'", brief(category))
         if category["id"] in names or category["name"] in names.values():
-            raise DataError(where, "an id and a name that no other category has", _brief(category))
+            raise DataError(where, "an id and a name that no other category has", brief(category))
         names[category["id"]] = category["name"]
     if not names:
         raise DataError(f"{path}: categories", "at least one", "none")
@@ -100,7 +95,7 @@ def _images(raw: list[Any], root: Path, folder: str, path: Path, findings: Findi
         image_id, name = image.get("id"), image.get("file_name")
         size = [finite(image.get(key)) for key in ("width", "height")]
         if not (_is_id(image_id) and isinstance(name, str) and all(side is not None and side >= 1 for side in size)):
-            detail = f"needs integer 'id', text 'file_name', positive 'width' and 'height', got {_brief(image)}"
+            detail = f"needs integer 'id', text 'file_name', positive 'width' and 'height', got {brief(image)}"
             findings.fault(Kind.MALFORMED, where, detail, Action.SKIPPED_IMAGE)
             if _is_id(image_id):
                 builders.setdefault(image_id, None)
@@ -136,11 +131,11 @@ def _objects(
         corners = [finite(value) for value in box] if isinstance(box, list) and len(box) == 4 else [None]
         fault: tuple[Kind, str] | None = None
         if None in corners:
-            fault = Kind.MALFORMED, f"bbox of four finite numbers needed, got {_brief(box)}"
+            fault = Kind.MALFORMED, f"bbox of four finite numbers needed, got {brief(box)}"
         elif not _is_id(image_id) or image_id not in builders:
-            fault = Kind.UNKNOWN_IMAGE, f"image_id {_brief(image_id)} is not defined"
+            fault = Kind.UNKNOWN_IMAGE, f"image_id {brief(image_id)} is not defined"
         elif not _is_id(category) or category not in names:
-            fault = Kind.UNKNOWN_CATEGORY, f"category_id {_brief(category)} is not defined"
+            fault = Kind.UNKNOWN_CATEGORY, f"category_id {brief(category)} is not defined"
         elif _is_id(number) and number in seen:
             fault = Kind.DUPLICATE_ID, f"annotation id {number}"
         if _is_id(number):
@@ -161,22 +156,10 @@ def _objects(
             where=where,
             area=area if area is not None and area > 0 else None,
             crowd=item.get("iscrowd") in (1, True),
-            segmentation=_segmentation(item.get("segmentation"), builder, where, findings) if findings.masks else None,
+            difficult=item.get("ignore") in (1, True),
+            segmentation=builder.outline(item.get("segmentation"), where) if findings.masks else None,
         )
-
-
-def _segmentation(raw: object, builder: RecordBuilder, where: str, findings: Findings) -> Segmentation | None:
-    try:
-        return read_segmentation(raw, builder.width, builder.height)
-    except ValueError as problem:
-        findings.mask_fault(Kind.MALFORMED_MASK, where, str(problem))
-        return None
 
 
 def _is_id(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_ID
-
-
-def _brief(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -17,15 +17,16 @@ from typing import Annotated, Literal
 from xml.etree.ElementTree import Element, ParseError
 
 from defusedxml.common import DefusedXmlException
-from defusedxml.ElementTree import parse
+from defusedxml.ElementTree import fromstring
 from pydantic import BeforeValidator, Field, PrivateAttr
 
-from detsearch.data import images
 from detsearch.data.dataset import Dataset
 from detsearch.data.defects import Action, Findings, Kind
 from detsearch.data.formats.base import DataFile, Name, SplitName
 from detsearch.data.formats.builder import RecordBuilder, finite
+from detsearch.data.formats.image_files import Unusable, malformed, placed, stored_size
 from detsearch.data.paths import inside
+from detsearch.data.reading import MAX_IMAGE_BYTES, MAX_SET_BYTES, read_bytes, read_text
 from detsearch.errors import DataError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG", ".bmp", ".webp")
@@ -61,7 +62,7 @@ class VocFile(DataFile):
             seen.add(name)
             try:
                 builder = self._read_image(name, len(seen), labels, findings)
-            except _Unusable as problem:
+            except Unusable as problem:
                 findings.fault(problem.kind, where, problem.detail, Action.SKIPPED_IMAGE)
                 continue
             records.append(builder.record())
@@ -76,12 +77,7 @@ class VocFile(DataFile):
     def _read_image(self, name: str, image_id: int, labels: Mapping[str, int], findings: Findings) -> RecordBuilder:
         annotation = _annotation(self.root, name)
         path = _image_path(self.root, name, annotation.filename)
-        try:
-            # Some tools write no size, or 0; then the file alone says it.
-            width, height = annotation.size or images.probe(path)
-        except DataError as problem:
-            kind = Kind.UNREADABLE_IMAGE if path.is_file() else Kind.MISSING_IMAGE
-            raise _Unusable(kind, problem.received or "unreadable") from problem
+        width, height = annotation.size or stored_size(path)  # some tools write no size, or 0
         builder = RecordBuilder(image_id=image_id, path=path, width=width, height=height, findings=findings)
         for position, item in enumerate(annotation.objects, start=1):
             where = f"{annotation.path}: object {position}"
@@ -102,9 +98,9 @@ class VocFile(DataFile):
         for list_name in self.splits[split]:
             path = inside(self.root, "ImageSets", "Main", f"{list_name}.txt")
             try:
-                lines = path.read_text(encoding="utf-8").splitlines()
-            except (OSError, UnicodeDecodeError) as problem:
-                raise DataError(f"{self.where}: splits.{split}", f"a readable list {path}", str(problem)) from problem
+                lines = read_text(path, f"a readable list {path}", MAX_SET_BYTES).splitlines()
+            except DataError as problem:
+                raise DataError(f"{self.where}: splits.{split}", problem.expected, problem.received) from problem
             # The lists of one class carry a flag after the name.
             names += [re.sub(r"\s+(-?1|0)$", "", line.strip()) for line in lines if line.strip()]
         return names
@@ -115,20 +111,12 @@ class VocFile(DataFile):
             for name in sorted({name for split in self.splits for name in self._names(split)}):
                 try:
                     names.update(item.name for item in _annotation(self.root, name).objects)
-                except _Unusable:
+                except Unusable:
                     continue  # reported where the split is read
             if not names:
                 raise DataError(f"{self.where}: splits", "annotations with objects, to find the classes", "none")
             self._found = tuple(sorted(names))
         return self._found
-
-
-class _Unusable(Exception):
-    """An image that cannot be used, and why."""
-
-    def __init__(self, kind: Kind, detail: str) -> None:
-        super().__init__(detail)
-        self.kind, self.detail = kind, detail
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,20 +135,17 @@ class _Annotation:
 
 
 def _annotation(root: Path, name: str) -> _Annotation:
+    path = placed(root, "Annotations", f"{name}.xml")
     try:
-        path = inside(root, "Annotations", f"{name}.xml")
-    except DataError as problem:
-        raise _Unusable(Kind.PATH_OUTSIDE, problem.received or name) from problem
-    try:
-        tree: Element | None = parse(path).getroot()
+        tree: Element | None = fromstring(read_bytes(path, "an annotation", MAX_IMAGE_BYTES))
     except DefusedXmlException as problem:
-        raise _Unusable(Kind.MALFORMED, f"{path.name} declares entities, which is refused (XML bomb)") from problem
+        raise Unusable(Kind.MALFORMED, f"{path.name} declares entities, which is refused (XML bomb)") from problem
     except (ParseError, ValueError, LookupError) as problem:
-        raise _Unusable(Kind.MALFORMED, f"{path.name} is no XML ({problem})") from problem
-    except OSError as problem:
-        raise _Unusable(Kind.MALFORMED, f"no annotation ({problem.strerror})") from problem
+        raise Unusable(Kind.MALFORMED, f"{path.name} is no XML ({problem})") from problem
+    except DataError as problem:
+        raise malformed(problem) from problem
     if tree is None or tree.tag != "annotation":
-        raise _Unusable(Kind.MALFORMED, f"{path.name} has no root element 'annotation'")
+        raise Unusable(Kind.MALFORMED, f"{path.name} has no root element 'annotation'")
     sides = _numbers(tree.find("size"), ("width", "height"))
     size = (int(sides[0]), int(sides[1])) if sides is not None and min(sides) >= 1 else None
     return _Annotation(path, (tree.findtext("filename") or "").strip(), size, tuple(_objects(tree)))
@@ -190,10 +175,7 @@ def _numbers(parent: Element | None, names: tuple[str, ...]) -> list[float] | No
 
 def _image_path(root: Path, name: str, filename: str) -> Path:
     """The image called as its annotation; else the one that the annotation names, which must not leave the root."""
-    try:
-        named = inside(root, "JPEGImages", filename) if filename else None
-        candidates = [inside(root, "JPEGImages", name + extension) for extension in EXTENSIONS]
-    except DataError as problem:
-        raise _Unusable(Kind.PATH_OUTSIDE, problem.received or filename) from problem
+    named = placed(root, "JPEGImages", filename) if filename else None
+    candidates = [placed(root, "JPEGImages", name + extension) for extension in EXTENSIONS]
     found = next((path for path in candidates if path.is_file()), None)
     return found or named or candidates[0]

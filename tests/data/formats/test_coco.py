@@ -41,6 +41,11 @@ def test_classes_select_and_order(tmp_path: Path) -> None:
         coco(tmp_path, extra="classes: [dog, cow]").split("train")
 
 
+def test_ignore_is_difficult(tmp_path: Path) -> None:
+    data = coco(tmp_path, _set("annotations", 0, ignore=1)).split("train")
+    assert data.records[0].difficult.tolist() == [True, False]
+
+
 def _set(section: str, index: int, **values: Any) -> Callable[[dict[str, Any]], None]:
     return lambda content: content[section][index].update(values)
 
