@@ -36,9 +36,12 @@ BLOCKS: Final[tuple[Block, ...]] = get_args(Block)
 STEMS: Final[tuple[Stem, ...]] = get_args(Stem)
 OUT_FACTOR: Final[dict[Block, int]] = {"basicblock": 1, "bottleneck": 4, "Xbottleneck": 4, "mbblock": 1}
 """Channels that a block gives out, per unit of width."""
+GROUP_WIDTH: Final = 4
+"""Channels of a group at the base width, where nothing else is said (ResNeXt 32x4d)."""
 EXPANSION: Final = 6
 """Of the inverted residual (MobileNetV2)."""
 FIRST_STAGE: Final = 2
+LAST_STAGE: Final = 5
 MAX_BLOCKS: Final = 512
 """A code with more blocks than this is refused: it is a mistake or an attack, not a network."""
 
@@ -135,8 +138,28 @@ class BlockCode:
         """Channels of P2..P5."""
         return tuple({shape.stage: shape.outputs for shape in self.blocks}.values())
 
-    def convolutions(self, size: InputSize, stem: Stem = "deep", stride_in: StrideIn = "3x3") -> Iterator[ConvShape]:
-        """Every convolution at an input of `size` pixels."""
+    def grouped(self, planes: int, groups: int = 0, group_width: int = 0) -> tuple[int, int]:
+        """Channels and groups of the 3x3 convolution in a bottleneck of width `planes`.
+
+        An `Xbottleneck` has `groups` (0: base/2) of `group_width` (0: 4) channels each at the base width, which double
+        where the width does: at base 64 ResNeXt's 32x4d (Xie et al., CVPR 2017).
+        """
+        if self.block != "Xbottleneck":
+            return planes, 1
+        number = groups or self.base // 2
+        return number * (group_width or GROUP_WIDTH) * (planes // self.base), number
+
+    def convolutions(
+        self,
+        size: InputSize,
+        stem: Stem = "deep",
+        stride_in: StrideIn = "3x3",
+        *,
+        groups: int = 0,
+        group_width: int = 0,
+        last: int = LAST_STAGE,
+    ) -> Iterator[ConvShape]:
+        """Every convolution at an input of `size` pixels, down to stage `last`."""
         base, (height, width) = self.base, (_half(size.height), _half(size.width))
         if stem == "deep":
             yield ConvShape(3, base // 2, 3, 1, height, width)
@@ -146,13 +169,22 @@ class BlockCode:
             yield ConvShape(3, base, 7, 1, height, width)
             height, width = _half(height), _half(width)
         for shape in self.blocks:
+            if shape.stage > last:
+                return
             before = (height, width)
             if shape.stride == 2:
                 height, width = _half(height), _half(width)
-            yield from self._convolutions(shape, before, (height, width), stride_in)
+            grouped = self.grouped(shape.planes, groups, group_width)
+            yield from self._convolutions(shape, before, (height, width), stride_in, *grouped)
 
     def _convolutions(
-        self, shape: BlockShape, before: tuple[int, int], after: tuple[int, int], stride_in: StrideIn
+        self,
+        shape: BlockShape,
+        before: tuple[int, int],
+        after: tuple[int, int],
+        stride_in: StrideIn,
+        inner: int,
+        groups: int,
     ) -> Iterator[ConvShape]:
         inputs, outputs, planes = shape.inputs, shape.outputs, shape.planes
         if self.block == "basicblock":
@@ -165,20 +197,30 @@ class BlockCode:
             yield ConvShape(hidden, outputs, 1, 1, *after)
             return  # no projection: an inverted residual has a shortcut only where the shape stays
         else:
-            inner, groups = (planes * 2, self.base // 2) if self.block == "Xbottleneck" else (planes, 1)
             yield ConvShape(inputs, inner, 1, 1, *(before if stride_in == "3x3" else after))
             yield ConvShape(inner, inner, 3, groups, *after)
             yield ConvShape(inner, outputs, 1, 1, *after)
         if shape.stride == 2 or inputs != outputs:
             yield ConvShape(inputs, outputs, 1, 1, *after)
 
-    def params(self, stem: Stem = "deep") -> int:
+    def params(self, stem: Stem = "deep", *, groups: int = 0, group_width: int = 0, last: int = LAST_STAGE) -> int:
         """Parameters of the backbone, norms included, without a classifier."""
-        return sum(conv.params for conv in self.convolutions(InputSize(32, 32), stem))
+        built = self.convolutions(InputSize(32, 32), stem, groups=groups, group_width=group_width, last=last)
+        return sum(conv.params for conv in built)
 
-    def macs(self, size: InputSize, stem: Stem = "deep", stride_in: StrideIn = "3x3") -> int:
+    def macs(
+        self,
+        size: InputSize,
+        stem: Stem = "deep",
+        stride_in: StrideIn = "3x3",
+        *,
+        groups: int = 0,
+        group_width: int = 0,
+        last: int = LAST_STAGE,
+    ) -> int:
         """Multiply-accumulates of the backbone's convolutions at `size`, batch 1."""
-        return sum(conv.macs for conv in self.convolutions(size, stem, stride_in))
+        built = self.convolutions(size, stem, stride_in, groups=groups, group_width=group_width, last=last)
+        return sum(conv.macs for conv in built)
 
 
 def leq(a: BlockCode, b: BlockCode) -> bool:
@@ -186,8 +228,9 @@ def leq(a: BlockCode, b: BlockCode) -> bool:
 
     Same kind of block; b's base is at least a's; in every stage b has at least as many blocks, and each is at least as
     wide as a's block in that place. So an earlier doubling is wider. Widths only grow along a code, so that what b's
-    stages give out is at least as wide too. An `Xbottleneck` has base/2 groups, so its groups must not become narrower
-    either: with equal widths, a larger base alone would make it cheaper.
+    stages give out is at least as wide too. The groups of an `Xbottleneck` must not become narrower either: their width
+    follows planes / base, so that with equal planes a larger base alone would make it cheaper, whether the number of
+    groups is base/2 or given.
     """
     if a.block != b.block or a.base > b.base:
         return False

@@ -31,7 +31,7 @@ def counted(spec: CodedResNetSpec, size: InputSize, norm: Norm) -> tuple[int, in
     flops = counter.get_total_flops()
     assert flops % 2 == 0
     params = sum(p.numel() for p in backbone.parameters())
-    assert tuple(m.shape[1] for m in maps) == backbone.out.channels == spec.code.channels
+    assert tuple(m.shape[1] for m in maps) == backbone.out.channels == spec.code.channels[: len(maps)]
     return params, flops // 2, [tuple(m.shape[-2:]) for m in maps]
 
 
@@ -42,12 +42,14 @@ def test_closed_form_equals_counted_cost(block: Block, data: st.DataObject) -> N
     code = data.draw(block_codes(blocks=(block,), bases=st.integers(2, 40).map(lambda half: 2 * half), longest=4))
     stem: Stem = data.draw(st.sampled_from(STEMS))
     stride_in: StrideIn = data.draw(st.sampled_from(["3x3", "1x1"])) if "bottleneck" in block else "3x3"
+    grouped = {"groups": data.draw(st.integers(0, 9)), "group_width": data.draw(st.integers(0, 9))}
+    options = {**(grouped if block == "Xbottleneck" else {}), "last": data.draw(st.integers(2, 5))}
     norm: Norm = data.draw(st.sampled_from(NORMS))
     size = data.draw(sizes)
-    params, macs, maps = counted(CodedResNetSpec(code, stem, stride_in), size, norm)
-    assert code.params(stem) == params, "the same under every norm"
-    assert code.macs(size, stem, stride_in) == macs
-    assert maps == [(-(-size.height // s), -(-size.width // s)) for s in (4, 8, 16, 32)]
+    params, macs, maps = counted(CodedResNetSpec(code, stem, stride_in, **options), size, norm)
+    assert code.params(stem, **options) == params, "the same under every norm"
+    assert code.macs(size, stem, stride_in, **options) == macs
+    assert maps == [(-(-size.height // s), -(-size.width // s)) for s in (4, 8, 16, 32)][: options["last"] - 1]
 
 
 @pytest.mark.parametrize(

@@ -8,56 +8,88 @@ from dataclasses import dataclass
 from typing import Final
 
 from detsearch.arch import blockcode
-from detsearch.arch.blockcode import BlockCode, Stem, StrideIn
+from detsearch.arch.blockcode import FIRST_STAGE, GROUP_WIDTH, LAST_STAGE, BlockCode, Stem, StrideIn
 from detsearch.arch.catalogue import Descriptor
-from detsearch.arch.modules.fields import BACKBONE_LEVELS, among
+from detsearch.arch.modules.fields import BACKBONE_LEVELS, among, same_or_wider, within
 from detsearch.arch.spec import ModuleSpec
 from detsearch.errors import SpecError
+
+DEEPEST: Final = (FIRST_STAGE, LAST_STAGE)
+"""From where to where a backbone may end."""
 
 
 @dataclass(frozen=True)
 class CodedResNetSpec(ModuleSpec):
-    """ResNet, ResNeXt or MobileNetV2-like backbone written as a block code. Maps P2..P5.
+    """ResNet, ResNeXt or MobileNetV2-like backbone written as a block code. Maps P2..P`last`; later stages are not
+    built.
 
     `stride_in`: the convolution of a bottleneck that halves the resolution (``1x1`` as first published, ``3x3`` as in
-    torchvision); the other blocks have no such choice and refuse ``1x1``.
+    torchvision); the other blocks have no such choice and refuse ``1x1``. `groups` of an Xbottleneck's 3x3 convolution,
+    and the channels of each at the base width (`group_width`), which double where the width does; 0 stands for base/2
+    groups and for 4 channels, and whoever says as much means 0, so that a network has one text.
     """
 
     code: BlockCode
     stem: Stem = "deep"
     stride_in: StrideIn = "3x3"
+    groups: int = 0
+    group_width: int = 0
+    last: int = LAST_STAGE
 
     def __post_init__(self) -> None:
         among("stem", self.stem, Stem)
         among("stride_in", self.stride_in, StrideIn)
         if self.stride_in == "1x1" and self.code.block not in ("bottleneck", "Xbottleneck"):
             raise SpecError("stride_in", f"3x3 for a {self.code.block}, which begins with no 1x1 to stride in", "1x1")
+        for field, default in (("groups", self.code.base // 2), ("group_width", GROUP_WIDTH)):
+            value = getattr(self, field)
+            if value and self.code.block != "Xbottleneck":
+                raise SpecError(field, f"0 for a {self.code.block}, which has no groups", str(value))
+            within(field, value, 0, 1024)
+            if value == default:
+                object.__setattr__(self, field, 0)
+        within("last", self.last, *DEEPEST)
 
 
 @dataclass(frozen=True)
 class TimmSpec(ModuleSpec):
-    """Any timm model that gives out feature maps, by its timm name. Maps P2..P5."""
+    """Any timm model that gives out feature maps, by its timm name. Maps P2..P`last`; later stages are not built."""
 
     model: str
+    last: int = LAST_STAGE
 
     def __post_init__(self) -> None:
         if re.fullmatch(r"[A-Za-z0-9_]{1,64}(\.[A-Za-z0-9_]{1,64})?", self.model) is None:
             raise SpecError("model", "a timm model name", repr(self.model))
+        within("last", self.last, *DEEPEST)
 
 
-def _coded(code: str, stem: Stem = "7x7") -> CodedResNetSpec:
-    return CodedResNetSpec(BlockCode.parse(code), stem)
+def _coded(code: str, groups: int = 0, group_width: int = 0) -> CodedResNetSpec:
+    return CodedResNetSpec(BlockCode.parse(code), "7x7", groups=groups, group_width=group_width)
 
 
-def _backbone_levels(_: ModuleSpec, __: tuple[int, ...]) -> tuple[int, ...]:
-    return BACKBONE_LEVELS
+def _backbone_levels(spec: CodedResNetSpec | TimmSpec, _: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(level for level in BACKBONE_LEVELS if level <= spec.last)
 
 
-CLASSICAL: Final[Mapping[str, ModuleSpec]] = {
+def _group_width_leq(a: int, b: int) -> bool:
+    return (a or GROUP_WIDTH) <= (b or GROUP_WIDTH)
+
+
+_DEPTH_50: Final = "111-2111-211111-211"
+_DEPTH_101: Final = f"111-2111-2{'1' * 22}-211"
+
+
+CLASSICAL: Final[Mapping[str, CodedResNetSpec]] = {
     "resnet18": _coded("basicblock_64_11-21-21-21"),
     "resnet34": _coded("basicblock_64_111-2111-211111-211"),
-    "resnet50": _coded("bottleneck_64_111-2111-211111-211"),
-    "resnet101": _coded(f"bottleneck_64_111-2111-2{'1' * 22}-211"),
+    "resnet50": _coded(f"bottleneck_64_{_DEPTH_50}"),
+    "resnet101": _coded(f"bottleneck_64_{_DEPTH_101}"),
+    "resnext50_32x4d": _coded(f"Xbottleneck_64_{_DEPTH_50}"),
+    "resnext50": _coded(f"Xbottleneck_64_{_DEPTH_50}"),
+    "resnext101_32x4d": _coded(f"Xbottleneck_64_{_DEPTH_101}"),
+    "resnext101_32x8d": _coded(f"Xbottleneck_64_{_DEPTH_101}", group_width=8),
+    "resnext101_64x4d": _coded(f"Xbottleneck_64_{_DEPTH_101}", groups=64),
 }
 
 BACKBONES: Final = (
@@ -68,7 +100,7 @@ BACKBONES: Final = (
         builder="detsearch.nn.backbones.coded:build_coded",
         summary="ResNet family as a block code: any depth, width and places of doubling",
         atom=("code", r"[A-Za-z]+_[0-9]+_[A-Za-z0-9_.\-]*"),
-        order={"code": blockcode.leq},
+        order={"code": blockcode.leq, "groups": same_or_wider, "group_width": _group_width_leq},
         names=CLASSICAL,
         levels=_backbone_levels,
     ),

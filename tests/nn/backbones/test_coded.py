@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from detsearch.arch.blockcode import BLOCKS, BlockCode
+from detsearch.arch.catalogue import catalogue
+from detsearch.arch.code import parse_module
 from detsearch.arch.modules.backbones import CLASSICAL, CodedResNetSpec
 from detsearch.arch.spec import NORMS, Norm
 from detsearch.nn.backbones.coded import PUBLISHED, CodedResNet, build_coded
@@ -15,30 +20,100 @@ from detsearch.nn.backbones.weights import load_strictly
 from detsearch.nn.norms import GroupNorm, WSConv2d
 
 
-def _build(code: str, norm: Norm = "bn", **fields: str) -> CodedResNet:
+def _build(code: str, norm: Norm = "bn", **fields: str | int) -> CodedResNet:
     return build_coded(CodedResNetSpec(BlockCode.parse(code), **fields), norm=norm)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50", "resnext50_32x4d"])
-def test_classical_codes_are_torchvisions_networks(name: str) -> None:
+@pytest.mark.parametrize("last", [5, 4])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "resnet18",
+        "resnet34",
+        "resnet50",
+        "resnext50_32x4d",
+        pytest.param("resnext101_32x8d", marks=pytest.mark.slow),
+        pytest.param("resnext101_64x4d", marks=pytest.mark.slow),
+    ],
+)
+def test_classical_networks_are_torchvisions(name: str, last: int) -> None:
+    """And so they are as far as they go, with the same file of weights, where they end earlier."""
     reference = getattr(torchvision.models, name)(weights=None).double().eval()
-    code = {published: code for code, published in PUBLISHED.items()}[name]
-    ours = _build(code, stem="7x7").double().eval()
+    ours = build_coded(replace(CLASSICAL[name], last=last), norm="bn").double().eval()
     load_strictly(ours, ours.adopt(reference.state_dict()), name)
     x = torch.randn(1, 3, 64, 65, dtype=torch.float64)
     with torch.no_grad():
         maps = ours(x)
         x = reference.maxpool(reference.relu(reference.bn1(reference.conv1(x))))
-        for i in range(4):
+        for i, found in enumerate(maps):
             x = reference.get_submodule(f"layer{i + 1}")(x)
-            torch.testing.assert_close(maps[i], x, rtol=1e-9, atol=1e-9)
+            torch.testing.assert_close(found, x, rtol=1e-9, atol=1e-9)
+    assert len(maps) == last - 1
+
+
+@pytest.mark.parametrize(
+    ("text", "params", "gmacs", "classes_from"),
+    [
+        # As torchvision publishes them: parameters, and GMACs at 224, of the classifiers; for MobileNetV2 both without
+        # its last 1x1 convolution (320 to 1,280 channels, 412,160 parameters and 20.07 MMACs), which is no stage.
+        ("resnet18", 11_689_512, 1.814, 512),
+        ("resnet34", 21_797_672, 3.664, 512),
+        ("resnet50", 25_557_032, 4.089, 2048),
+        ("resnet101", 44_549_160, 7.801, 2048),
+        ("resnext50", 25_028_904, 4.230, 2048),
+        ("resnext101_32x4d", 44_177_704, 7.99, 2048),
+        ("resnext101_32x8d", 88_791_336, 16.414, 2048),
+        ("resnext101_64x4d", 83_455_272, 15.46, 2048),
+        ("mobilenetv2", 3_504_872 - 412_160, 0.301 - 0.02007, 1280),
+    ],
+)
+def test_classical_backbones_cost_what_is_known(text: str, params: int, gmacs: float, classes_from: int) -> None:
+    with torch.device("meta"):
+        spec = parse_module(text, "backbone")
+        backbone = catalogue().of(spec).load_builder()(spec, norm="bn").eval()
+        image = torch.empty(1, 3, 224, 224)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        backbone(image)
+    classifier = (classes_from + 1) * 1000
+    assert sum(p.numel() for p in backbone.parameters()) + classifier == params
+    assert (counter.get_total_flops() / 2 + classifier) / 1e9 == pytest.approx(gmacs, rel=0.01)
 
 
 def test_names_of_the_catalogue_are_published() -> None:
-    for name, spec in CLASSICAL.items():
-        assert isinstance(spec, CodedResNetSpec)
-        assert PUBLISHED[str(spec.code)] == name
-        assert spec.stem == "7x7"
+    assert set(CLASSICAL.values()) == {CLASSICAL[name] for name in PUBLISHED}
+    for name in PUBLISHED:
+        with torch.device("meta"):
+            net = build_coded(CLASSICAL[name], norm="bn")
+        assert net._published_name() == name
+        assert net.classical
+    assert _build("Xbottleneck_8_1-2-2-2")._published_name() is None
+
+
+@pytest.mark.parametrize("name", ["resnext101_32x8d", "resnext101_64x4d"])
+def test_cardinality(name: str) -> None:
+    with torch.device("meta"):
+        ours, theirs = build_coded(CLASSICAL[name], norm="bn"), getattr(torchvision.models, name)(weights=None)
+    for at in ("layer1.0", "layer4.2"):
+        found, expected = ours.get_submodule(at), theirs.get_submodule(at)
+        assert found.conv2.weight.shape == expected.conv2.weight.shape
+        assert found.conv2.groups == expected.conv2.groups
+
+
+@pytest.mark.parametrize("last", [2, 3, 4, 5])
+def test_a_backbone_that_ends_earlier(last: int) -> None:
+    code = "bottleneck_8_1-2-2-1"
+    net = _build(code, last=last)
+    maps = net(torch.randn(1, 3, 64, 64))
+    assert net.out.levels == tuple(range(2, last + 1))
+    assert [m.shape[1:] for m in maps] == [
+        (c, 64 // s, 64 // s) for c, s in zip(net.out.channels, net.out.strides, strict=True)
+    ]
+    assert len(net.stages()) == last
+    assert sum(p.numel() for p in net.parameters()) == BlockCode.parse(code).params(last=last)
+    sum(m.square().sum() for m in maps).backward()  # type: ignore[union-attr]
+    assert all(p.grad is not None for p in net.parameters())
+    in_stages = [p for stage in net.stages() for module in stage for p in module.parameters()]
+    assert list(map(id, in_stages)) == list(map(id, net.parameters()))
 
 
 digits = st.text("12", min_size=1, max_size=2)
