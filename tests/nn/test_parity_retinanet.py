@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torchvision.models.detection import retinanet_resnet50_fpn
-from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import FrozenBatchNorm2d
 
 from detsearch.arch.code import parse_network
@@ -18,32 +17,19 @@ from detsearch.build import build
 from detsearch.errors import CheckpointError
 from detsearch.nn.backbones.weights import load_strictly, read_state
 from detsearch.nn.detector import Detector
-from detsearch.nn.structures import Detections, ImageBatch
 from detsearch.nn.torchvision_weights import from_torchvision, to_torchvision
+from tests.nn.parity import answers, as_lists, losses, noise, same_detections, same_gradients, same_losses
 from tests.nn.scenes import random_targets
 
 CLASSES = 6
 THRESHOLD = 0.3
+NAMES = {"classification": "classification", "box": "bbox_regression"}
 CASES = {
     "landscape": ([(96, 160)], (96, 160)),
     "portrait": ([(150, 90)], (160, 96)),
     "two of different sizes": ([(90, 128), (96, 101)], (96, 128)),
     "no multiple of 32": ([(101, 133)], (101, 133)),
 }
-
-
-class Preprocessed(nn.Module):
-    """Stands for torchvision's own resizing and normalising: hands the batch through."""
-
-    def __init__(self, batch: ImageBatch) -> None:
-        super().__init__()
-        self.batch = batch
-
-    def forward(self, images: list[Tensor], targets: Any) -> tuple[ImageList, Any]:
-        return ImageList(self.batch.pixels, [tuple(size) for size in self.batch.sizes.tolist()]), targets
-
-    def postprocess(self, result: Any, *_: Any) -> Any:
-        return result
 
 
 @pytest.fixture(scope="module")
@@ -87,86 +73,36 @@ def pair(request: pytest.FixtureRequest, reference: nn.Module, detector: Detecto
     detector.float()
 
 
-def _batch(case: str, dtype: torch.dtype) -> ImageBatch:
-    sizes, padded = CASES[case]
-    pixels = torch.zeros((len(sizes), 3, *padded), dtype=dtype)
-    generator = torch.Generator().manual_seed(3)
-    for i, (height, width) in enumerate(sizes):
-        pixels[i, :, :height, :width] = torch.randn((3, height, width), generator=generator, dtype=dtype)
-    return ImageBatch(pixels, torch.tensor(sizes))
-
-
 @pytest.mark.parametrize("case", CASES)
 def test_detections(case: str, pair: tuple[Any, Detector]) -> None:
     reference, detector = pair
-    batch = _batch(case, next(detector.parameters()).dtype)
-    reference.transform = Preprocessed(batch)
-    with torch.no_grad():
-        theirs = reference(list(batch.pixels))
-    ours = detector.detect(batch)
-    for i, their in enumerate(theirs):
+    batch = noise(*CASES[case], next(detector.parameters()).dtype)
+    found = detector.detect(batch)
+    for i, their in enumerate(answers(reference, batch)):
         assert len(their["boxes"]) >= 50
-        _same(ours, i, their, exact=batch.pixels.dtype == torch.float64)
-
-
-def _same(ours: Detections, i: int, their: dict[str, Tensor], *, exact: bool) -> None:
-    valid = ours.valid[i]
-    boxes, scores, labels = ours.boxes[i][valid], ours.scores[i][valid], ours.labels[i][valid]
-    assert len(boxes) == len(their["boxes"])
-    if exact:
-        assert torch.equal(labels, their["labels"])
-        torch.testing.assert_close(boxes, their["boxes"], rtol=0, atol=1e-6)
-        torch.testing.assert_close(scores, their["scores"], rtol=0, atol=1e-6)
-        return
-    # Nearly equal scores may swap places: each answer takes the nearest of its class that is still free.
-    apart = (boxes[:, None] - their["boxes"]).abs().amax(dim=-1)
-    apart = apart.masked_fill(labels[:, None] != their["labels"], torch.inf)
-    unlike = (scores[:, None] - their["scores"]).abs()
-    for row in range(len(boxes)):
-        partner = int((apart[row] / 0.05 + unlike[row] / 1e-4).argmin())
-        assert apart[row, partner] <= 0.05
-        assert unlike[row, partner] <= 1e-4
-        apart[:, partner] = torch.inf
+        same_detections(found, i, their, exact=batch.pixels.dtype == torch.float64)
 
 
 @pytest.mark.parametrize("counts", [[5, 3], [4, 0], [0, 0]], ids=["objects", "one image without", "none"])
 def test_losses(counts: list[int], pair: tuple[Any, Detector]) -> None:
     reference, detector = pair
-    batch = _batch("two of different sizes", next(detector.parameters()).dtype)
-    targets = random_targets(counts, CASES["two of different sizes"][0], CLASSES, dtype=batch.pixels.dtype)
-    reference.transform = Preprocessed(batch)
-    reference.training = True  # alone: its norms stay in evaluation
-    given = [
-        {"boxes": b[v], "labels": c[v]} for b, c, v in zip(targets.boxes, targets.labels, targets.valid, strict=True)
-    ]
-    theirs = reference(list(batch.pixels), given)
-    reference.training = False
-    ours = detector.losses(batch, targets)
-    exact = batch.pixels.dtype == torch.float64
-    tolerance = {"rtol": 1e-6, "atol": 1e-6} if exact else {"rtol": 1e-4, "atol": 1e-4}
-    torch.testing.assert_close(ours["classification"], theirs["classification"], **tolerance)
-    torch.testing.assert_close(ours["box"], theirs["bbox_regression"], **tolerance)
+    sizes, padded = CASES["two of different sizes"]
+    batch = noise(sizes, padded, next(detector.parameters()).dtype)
+    targets = random_targets(counts, sizes, CLASSES, dtype=batch.pixels.dtype)
+    found = detector.losses(batch, targets)
+    same_losses(found, losses(reference, batch, as_lists(targets)), NAMES)
     if any(counts):
-        assert ours["box"] > 0
+        assert found["box"] > 0
 
 
 @pytest.mark.parametrize("pair", [torch.float64], ids=["float64"], indirect=True)
 def test_gradients(pair: tuple[Any, Detector]) -> None:
     reference, detector = pair
-    batch = _batch("landscape", torch.float64)
+    batch = noise(*CASES["landscape"], torch.float64)
     targets = random_targets([4], CASES["landscape"][0], CLASSES, dtype=torch.float64)
-    reference.transform = Preprocessed(batch)
-    reference.training = True
-    theirs = reference(list(batch.pixels), [{"boxes": targets.boxes[0], "labels": targets.labels[0]}])
-    reference.training = False
-    sum(theirs.values()).backward()
-    sum(detector.losses(batch, targets).values()).backward()  # type: ignore[union-attr]
-    expected = from_torchvision({k: p.grad for k, p in reference.named_parameters()})
-    for name, parameter in detector.named_parameters():
-        assert parameter.grad is not None
-        torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-6, atol=1e-9)
-    reference.zero_grad()
-    detector.zero_grad()
+    torch.stack(list(losses(reference, batch, as_lists(targets)).values())).sum().backward()
+    torch.stack(list(detector.losses(batch, targets).values())).sum().backward()
+    same_gradients(detector, reference)
 
 
 def test_names_there_and_back(reference: nn.Module) -> None:
