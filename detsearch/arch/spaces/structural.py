@@ -33,14 +33,23 @@ LEVEL_SETS: Final = tuple(
 """Every set of at least three of P2..P7: 42, which makes the size of the paper's space."""
 
 DEFAULT_CHOICES: Final[Mapping[str, Sequence[Any]]] = {
-    "backbone": ["resnet18", "resnet34", "resnet50", "resnet101", "mobilenetv2"],
-    "neck": [{"fpn": {"levels": LEVEL_SETS}}],
-    "proposals": [ABSENT],
-    "head": ["retinanet"],
+    "backbone": [
+        "resnet18",
+        "resnet34",
+        "resnet50",
+        "resnet101",
+        "resnext50_32x4d",
+        "resnext101_32x4d",
+        "mobilenetv2",
+    ],
+    "neck": [ABSENT, {"fpn": {"levels": LEVEL_SETS}}],
+    "proposals": [ABSENT, "rpn", "ga_rpn"],
+    "head": ["retinanet", "2fc", {"cascade": {"stages": [2, 3, 4]}}],
     "norm": ["bn"],
     "input": ["512x512", "800x600", "1080x720", "1333x800"],
 }
-"""The paper's space as far as there are modules for it."""
+"""The paper's space: 43 necks, 7 backbones and 4 inputs with RetinaNet's head alone, or with either of two kinds of
+proposals and any of four R-CNN heads, so 10,836 detectors."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +73,8 @@ class StructuralSpace:
 
         A choice is a module's text (``none`` for an empty neck or proposals), or a mapping from a token to lists of
         field values, which stands for their product: ``{fpn: {levels: [3-4-5, 2-3-4-5], width: [64, 128]}}``.
-        Parts that are not named keep `DEFAULT_CHOICES`. RecipeError names the list and the entry, also for a choice
-        that stands in no valid combination.
+        Parts that are not named keep those of the `DEFAULT_CHOICES` that are valid beside the others. RecipeError names
+        the list and the entry, also for a listed choice that stands in no valid combination.
         """
         if not isinstance(choices, Mapping):
             raise RecipeError("space", f"lists under {', '.join(DIMENSIONS)}", repr(choices))
@@ -92,23 +101,30 @@ class StructuralSpace:
             raise RecipeError("space", f"at most {MAX_COMBINATIONS} combinations", str(count), "shorten the lists")
         if not space._valid:
             raise RecipeError("space", "a combination that is valid", f"none ({space._why_empty()})")
+        used = space._used()
         for name in listed:
-            space._refuse_idle(name)
-        return space
+            space._refuse_idle(name, used[name])
+        kept = [
+            tuple(value for position, value in enumerate(values) if position in used[name])
+            for name, values in zip(DIMENSIONS, space._dimensions, strict=True)
+        ]
+        return space if tuple(kept) == space._dimensions else cls(*kept)
 
-    def _refuse_idle(self, name: str) -> None:
-        """RecipeError if a choice of a list stands in no valid combination: who wrote it expects it to be tried."""
+    def _used(self) -> dict[str, set[int]]:
+        """Positions, in each list, of the choices that stand in some valid combination."""
+        backbones, necks, pairs, norms, inputs = (set(column) for column in zip(*self._valid, strict=True))
+        proposals, heads = ({divmod(pair, len(self.heads))[i] for pair in pairs if pair is not None} for i in (0, 1))
+        return dict(zip(DIMENSIONS, (backbones, necks, proposals, heads, norms, inputs), strict=True))
 
-        def choice(spec: DetectorSpec) -> Any:
-            return spec.input if name == "input" else getattr(spec.network, name)
-
-        used = {choice(spec) for spec in self._list}
-        for number, value in enumerate(self._dimensions[DIMENSIONS.index(name)]):
-            if value not in used:
+    def _refuse_idle(self, name: str, used: set[int]) -> None:
+        """RecipeError if a choice of a list is not among the used ones: who wrote it expects it to be tried."""
+        for position, value in enumerate(self._dimensions[DIMENSIONS.index(name)]):
+            if position not in used:
                 valid = self._list[0]
+                instead = valid.input if name == "input" else getattr(valid.network, name)
                 changed = replace(valid, input=value) if name == "input" else valid.with_network(**{name: value})
-                where = f"space.{name} choice {number + 1}"
-                reason = f"{_text(value)!r}, which is in none (in place of {_text(choice(valid))}: {_fault(changed)})"
+                where = f"space.{name} choice {position + 1}"
+                reason = f"{_text(value)!r}, which is in none (in place of {_text(instead)}: {_fault(changed)})"
                 raise RecipeError(where, "a choice that is valid beside some of the others", reason, "leave it out")
 
     def to_choices(self) -> dict[str, list[str]]:
