@@ -14,19 +14,33 @@ from detsearch.arch.spec import DetectorSpec
 from detsearch.errors import SpecError
 from detsearch.types import InputSize
 
+_POOLED: Final = "fpn(levels=2-3-4-5-6,extra_from=pool)"
+FAMILIES: Final[Mapping[str, str]] = {
+    "faster_rcnn": f"{_POOLED}/rpn/2fc",  # with FPN, Lin et al., CVPR 2017
+    "retinanet": "fpn(extra_from=c5)/retinanet",  # Lin et al., ICCV 2017
+    "cascade_rcnn": f"{_POOLED}/rpn/cascade",  # Cai and Vasconcelos, CVPR 2018
+    "ga_faster_rcnn": f"{_POOLED}/ga_rpn/2fc",  # Wang et al., CVPR 2019
+    "fcos": "fpn/fcos",  # Tian et al., TPAMI 2020
+    "mask_rcnn": f"{_POOLED}/rpn/2fc(mask=mask)",  # He et al., ICCV 2017
+    "ms_rcnn": f"{_POOLED}/rpn/2fc(mask=mask(score=maskiou))",  # Huang et al., CVPR 2019
+}
+"""What stands behind the backbone, as published."""
+BACKBONES: Final[Mapping[str, str]] = {
+    "r18": "resnet18",
+    "r34": "resnet34",
+    "r50": "resnet50",
+    "r101": "resnet101",
+    "x101_64x4d": "resnext101_64x4d",
+    "mobilenetv2": "mobilenetv2",
+}
 PRESETS: Final[Mapping[str, str]] = {
-    f"retinanet_{short}_fpn": f"{backbone}/fpn/retinanet@1333x800"
-    for short, backbone in (
-        ("r18", "resnet18"),
-        ("r34", "resnet34"),
-        ("r50", "resnet50"),
-        ("r101", "resnet101"),
-        ("mobilenetv2", "mobilenetv2"),
-    )
+    f"{family}_{short}_fpn": f"{backbone}/{rest}@1333x800"
+    for family, rest in FAMILIES.items()
+    for short, backbone in BACKBONES.items()
 } | {
     "retinanet_slim": "basicblock_16_11-21-21-21/fpn(levels=3-4-5-6,width=64)/retinanet(depth=2)/gn_ws@320x256",
 }
-"""Detector text by name. `retinanet_slim` is ours, sized for a CPU; the others are as published."""
+"""Detector text by name. `retinanet_slim` is ours, sized for a CPU."""
 
 SUFFIXES: Final = (".txt", ".spec")
 """Text that ends so is a file's name, whether or not there is such a file."""
@@ -39,7 +53,8 @@ def preset(name: str) -> DetectorSpec:
         hint = f"did you mean {near[0]}?" if near else None
         if _is_backbone(name):
             hint = f"a backbone alone is no detector; add the rest, as in {name}/fpn/retinanet@512x512"
-        raise SpecError("preset", f"one of {', '.join(PRESETS)}", repr(name), hint)
+        listed = f"one of {', '.join(FAMILIES)} with _{', _'.join(BACKBONES)} and _fpn, or retinanet_slim"
+        raise SpecError("preset", listed, repr(name), hint)
     return parse_detector(PRESETS[name])
 
 

@@ -22,6 +22,7 @@ Input = Annotated[str | None, typer.Option("--input", "-i", metavar="WxH", help=
 Detector = Annotated[
     str,
     typer.Argument(
-        help="Preset (retinanet_r50_fpn), code (resnet18/fpn/retinanet@512x512; quote it), or a file that holds one."
+        help="Preset, such as faster_rcnn_r50_fpn or fcos_r18_fpn@800x600 (`detsearch modules` lists all), code, such "
+        "as resnet18/fpn/retinanet@512x512 (quote it), or a file that holds one."
     ),
 ]

@@ -28,6 +28,21 @@ def test_presets_are_distinct() -> None:
     assert len({preset(name) for name in PRESETS}) == len(PRESETS)
 
 
+def test_every_published_detector_has_a_preset_with_every_backbone() -> None:
+    families = ("faster_rcnn", "retinanet", "cascade_rcnn", "ga_faster_rcnn", "fcos", "mask_rcnn", "ms_rcnn")
+    backbones = ("r18", "r34", "r50", "r101", "x101_64x4d", "mobilenetv2")
+    named = {f"{family}_{backbone}_fpn" for family in families for backbone in backbones}
+    assert set(PRESETS) == named | {"retinanet_slim"}
+    assert {preset(name).input for name in named} == {InputSize(1333, 800)}
+
+
+def test_a_preset_at_another_size() -> None:
+    assert resolve(" fcos_r50_fpn @ 800x600\n") == preset("fcos_r50_fpn").network.at(InputSize(800, 600))
+    assert resolve("fcos_r50_fpn@800x600", InputSize(512, 512)).input == InputSize(512, 512)
+    assert "at least 128 pixels a side" in refusal("fcos_r50_fpn@96x96")
+    assert "WxH in pixels" in refusal("fcos_r50_fpn@800")
+
+
 @pytest.mark.parametrize("text", [f"{NETWORK}@512x384", f" {NETWORK} @ 512x384\n"])
 def test_resolve_reads_a_detector(text: str) -> None:
     assert resolve(text) == SPEC

@@ -10,7 +10,8 @@ from detsearch.cost.count import count_cost
 from detsearch.types import CostMetrics
 
 PYRAMID = "fpn(levels=2-3-4-5-6,extra_from=pool)"
-GOLDEN = {
+GOLDEN: dict[str, tuple[float, float | None, dict[str, int]]] = {
+    "resnet50(stride_in=1x1)/fpn/fcos@1280x800": (32.2e6, 201e9, {}),
     f"resnet50/{PYRAMID}/rpn/2fc@1280x800": (41.5e6, 207e9, {"proposals": 1000}),
     f"resnet50/{PYRAMID}/rpn/2fc(mask=mask)@1280x800": (44.3e6, None, {"proposals": 1000, "masks": 100}),
 }
