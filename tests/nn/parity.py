@@ -213,6 +213,9 @@ def settle(
         for name, parameter in reference.named_parameters():
             if name.endswith("bias") and not name.startswith("backbone.body"):
                 parameter.add_(torch.randn_like(parameter), alpha=0.1)
+    for module in reference.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 0.1
     reference.eval()
 
 
