@@ -49,7 +49,8 @@ class RegionPool(nn.Module):
         """`features` (B, C, H, W) of every level; N may be 0."""
         maps = [features[i] for i in self.used]
         kind = precise(maps[0]).dtype  # coordinates in less would be off by pixels
-        boxes = regions.boxes.to(kind)
+        # What a diverged network answers would have RoIAlign read outside the maps.
+        boxes = regions.boxes.to(kind).nan_to_num(0.0, posinf=0.0, neginf=0.0)
         rois = torch.cat([regions.image[:, None].to(kind), boxes], dim=1)
         if len(maps) == 1:
             return self._pooled(maps[0], rois, self.scales[0])
@@ -61,9 +62,9 @@ class RegionPool(nn.Module):
 
     def level_of(self, boxes: Tensor) -> Tensor:
         """(N,) int64: from which of the levels in `used` each box (N, 4) is pooled."""
-        side = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).sqrt()
+        side = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).clamp(min=0).sqrt()
         level = torch.floor(CANONICAL_LEVEL + torch.log2(side / CANONICAL_SIDE) + EPS).clamp(FINEST, COARSEST)
-        return self.place[level.nan_to_num(FINEST).long() - FINEST]  # not a number: the network has diverged
+        return self.place[level.long() - FINEST]
 
     def _pooled(self, level: Tensor, rois: Tensor, scale: float) -> Tensor:
         pooled: Tensor = roi_align(level.to(rois.dtype), rois, self.size, scale, self.sampling)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.ops import box_iou, clip_boxes_to_image
 
-from detsearch.nn.ops.boxes import clip, decode, encode, iou
+from detsearch.nn.ops.boxes import at_least, clip, decode, encode, iou
 
 
 def _boxes(count: int, seed: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
@@ -44,6 +44,21 @@ def test_coding_equals_torchvisions_and_inverts(count: int, seed: int) -> None:
     torch.testing.assert_close(decode(deltas, anchors), boxes.clone())
     wild = deltas * 40  # beyond the bound on scales
     torch.testing.assert_close(decode(wild, anchors), coder.decode_single(wild, anchors))
+
+
+@given(st.integers(0, 8), st.integers(0, 2**16), st.sampled_from([(10.0, 10.0, 5.0, 5.0), (1.0, 2.0, 3.0, 4.0)]))
+def test_weighted_coding_equals_torchvisions(count: int, seed: int, weights: tuple[float, float, float, float]) -> None:
+    boxes, anchors = _boxes(count, seed), _boxes(count, seed + 1)
+    coder = BoxCoder(weights)
+    deltas = encode(boxes, anchors, weights)
+    torch.testing.assert_close(deltas, coder.encode_single(boxes, anchors))
+    torch.testing.assert_close(decode(deltas, anchors, weights), boxes.clone())
+    torch.testing.assert_close(decode(40 * deltas, anchors, weights), coder.decode_single(40 * deltas, anchors))
+
+
+def test_least_side() -> None:
+    boxes = torch.tensor([[[0.0, 0, 2, 2], [0, 0, 2, 1.9], [0, 0, 1.9, 2]], [[5, 5, 5, 5], [3, 3, 0, 0], [0, 0, 9, 9]]])
+    assert at_least(boxes, 2.0).tolist() == [[True, False, False], [False, False, True]]
 
 
 def test_clip() -> None:

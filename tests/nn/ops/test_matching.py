@@ -69,3 +69,31 @@ def test_padding_rows_and_no_rows() -> None:
     found = _match(boxes, torch.tensor([[True, False]]))
     assert torch.equal(found, _match(boxes[:, :1], torch.tensor([[True]])))
     assert (_match(torch.zeros(2, 0, 4), torch.zeros(2, 0, dtype=torch.bool)) == BACKGROUND).all()
+
+
+@given(
+    st.lists(st.tuples(st.lists(box, min_size=1, max_size=4), st.lists(box, min_size=6, max_size=6)), min_size=1,
+             max_size=3),
+    st.integers(1, 60),
+)  # fmt: skip
+def test_candidates_of_each_image_without_claims(
+    images: list[tuple[list[list[float]], list[list[float]]]], pairs: int
+) -> None:
+    """Proposals, of which an object gets those that fit, and none only because nothing fits better."""
+    most = max(len(objects) for objects, _ in images)
+    boxes, valid = torch.zeros(len(images), most, 4), torch.zeros(len(images), most, dtype=torch.bool)
+    for i, (objects, _) in enumerate(images):
+        boxes[i, : len(objects)], valid[i, : len(objects)] = torch.tensor(objects), True
+    candidates = torch.tensor([own for _, own in images])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(matching, "PAIRS", pairs)
+        found = match(boxes, valid, candidates, high=0.5, low=0.3, claim=False)
+    matcher = Matcher(0.5, 0.3, allow_low_quality_matches=False)
+    for i, (objects, own) in enumerate(images):
+        assert torch.equal(found[i], matcher(box_iou(torch.tensor(objects), torch.tensor(own))))
+
+
+def test_no_candidates() -> None:
+    boxes, valid = torch.tensor([[[0.0, 0, 8, 8]]]), torch.tensor([[True]])
+    assert match(boxes, valid, torch.zeros(1, 0, 4), high=0.5, low=0.5, claim=False).shape == (1, 0)
+    assert match(boxes[:, :0], valid[:, :0], torch.zeros(1, 5, 4), high=0.5, low=0.5).tolist() == [[BACKGROUND] * 5]

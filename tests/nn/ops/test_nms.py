@@ -57,3 +57,20 @@ def test_classes_and_images_do_not_suppress_each_other() -> None:
     scores = torch.tensor([[0.9, 0.8, 0.7], [0.9, 0.8, 0.7]])
     found = best_per_class(boxes, scores, labels, scores > 0, iou_threshold=0.5, keep=3)
     assert found.valid.sum(dim=1).tolist() == [2, 3]
+
+
+@given(st.integers(1, 3), st.integers(0, 40), st.integers(1, 4), st.integers(0, 2**16), st.integers(1, 30))
+def test_filled_up_with_the_best_of_the_suppressed(images: int, count: int, classes: int, seed: int, keep: int) -> None:
+    """First what there is without filling, then the others in the order of their scores, as long as there are any."""
+    boxes, scores, labels, valid = _candidates(images, count, classes, seed, 2**20)
+    given_ = {"iou_threshold": 0.3, "keep": keep}
+    plain = best_per_class(boxes, scores, labels, valid, **given_)  # type: ignore[arg-type]
+    filled = best_per_class(boxes, scores, labels, valid, **given_, fill=True)  # type: ignore[arg-type]
+    for i in range(images):
+        number = int(plain.valid[i].sum())
+        assert torch.equal(filled.boxes[i, :number], plain.boxes[i, :number])
+        rest = sorted(set(scores[i][valid[i]].tolist()) - set(plain.scores[i, :number].tolist()), reverse=True)
+        total = min(keep, int(valid[i].sum()))
+        assert filled.valid[i].tolist() == [True] * total + [False] * (keep - total)
+        assert filled.scores[i, number:total].tolist() == rest[: total - number]
+        assert not filled.boxes[i, total:].any()
