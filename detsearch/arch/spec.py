@@ -48,6 +48,11 @@ class NetworkSpec:
         part: ModuleSpec | None = getattr(self, slot)
         return part
 
+    @property
+    def has_masks(self) -> bool:
+        """Whether it gives masks: whether its head has a field `mask`, and a module in it."""
+        return getattr(self.head, "mask", None) is not None
+
     def at(self, size: InputSize) -> DetectorSpec:
         return DetectorSpec(network=self, input=size)
 

@@ -19,7 +19,9 @@ def register(app: typer.Typer) -> None:
 
 def check(
     file: Annotated[str, typer.Argument(help="Data file (YAML), or `synthetic`.")],
-    samples: Annotated[Path | None, typer.Option(help="Folder for drawings of some images with their boxes.")] = None,
+    samples: Annotated[
+        Path | None, typer.Option(help="Folder for drawings of some images with their boxes and masks.")
+    ] = None,
     count: Annotated[int, typer.Option("--count", "-n", min=1, max=1000, help="Number of drawings a split.")] = 8,
     seed: Annotated[int, typer.Option(help="Of the choice of images to draw.")] = 0,
     json: options.Json = False,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -11,6 +12,9 @@ from detsearch.cli import options
 from detsearch.cli.output import print_json, say
 from detsearch.cli.tables import accuracy_lines
 from detsearch.types import InputSize
+
+if TYPE_CHECKING:
+    from detsearch.evaluation.predict import ImagePrediction
 
 Checkpoint = Annotated[Path, typer.Argument(help="Checkpoint (checkpoint.pt) that a training wrote.")]
 
@@ -49,23 +53,24 @@ def predict(
     checkpoint: Checkpoint,
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders of images.")],
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder for the images with their boxes drawn.")
+        Path | None, typer.Option("--out", "-o", help="Folder for the images with what was found drawn.")
     ] = None,
     threshold: Annotated[float, typer.Option(min=0, max=1, help="Least score of a box.")] = 0.5,
     input: options.Input = None,
     device: options.Device = None,
     json: options.Json = False,
 ) -> None:
-    """Detect objects in images, and draw the boxes into copies of them with --out."""
+    """Detect objects in images, and draw boxes and masks into copies of them with --out.
+
+    With --json, masks are COCO's run lengths.
+    """
     from detsearch.report.drawing import draw_prediction
     from detsearch.runs.predict import predict_images
 
     found = []
     for path, prediction, classes in predict_images(checkpoint, images, _size(input), device=device or "auto"):
         shown = [
-            {"box": [round(float(x), 2) for x in box], "score": round(float(score), 4), "class": classes[int(label)]}
-            for box, score, label in zip(prediction.boxes, prediction.scores, prediction.labels, strict=True)
-            if score >= threshold
+            _detection(prediction, i, classes) for i in range(len(prediction)) if prediction.scores[i] >= threshold
         ]
         drawn = None if out is None else draw_prediction(path, prediction, classes, out, threshold=threshold)
         found.append({"image": str(path), "drawn": None if drawn is None else str(drawn), "detections": shown})
@@ -75,6 +80,19 @@ def predict(
             say(f"{path}: {listed}" + (f" -> {drawn}" if drawn else ""))
     if json:
         print_json(found)
+
+
+def _detection(prediction: ImagePrediction, i: int, classes: Sequence[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "box": [round(float(x), 2) for x in prediction.boxes[i]],
+        "score": round(float(prediction.scores[i]), 4),
+        "class": classes[int(prediction.labels[i])],
+    }
+    if prediction.masks is not None:
+        found["mask"] = prediction.masks[i].to_coco()
+    if prediction.mask_scores is not None:
+        found["mask_score"] = round(float(prediction.mask_scores[i]), 4)
+    return found
 
 
 def _size(text: str | None) -> InputSize | None:

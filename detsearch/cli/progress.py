@@ -28,7 +28,7 @@ def print_event(event: StudyEvent) -> None:
 
 def _accuracy(trial: Trial) -> dict[str, float]:
     values = {} if trial.metrics is None else trial.metrics.values
-    return {name: values[name] for name in ("ap", "ap50") if name in values}
+    return {name: values[name] for name in ("ap", "ap50", "mask_ap", "mask_ap50") if name in values}
 
 
 def _costs(trial: Trial) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 from detsearch.report.view import UNSTEADY, latency_of, lineage
-from detsearch.search.objective import MAXIMISED, Objective
+from detsearch.search.objective import MAXIMISED, OF_MASKS, Objective
 from detsearch.search.trial import Trial
 
 NONE: Final = "–"
@@ -38,9 +38,11 @@ FIGURES: Final[Mapping[str, Figure]] = {
 
 
 def figure(name: str) -> Figure:
-    """How the figure of an objective is called: ``ap_small`` is AP small, ``macs`` MACs (G)."""
+    """How the figure of an objective is called: ``ap_small`` is AP small, ``mask_ap`` Mask AP, ``macs`` MACs (G)."""
     if name in FIGURES:
         return FIGURES[name]
+    if name in OF_MASKS:
+        return Figure(f"Mask {figure(name.removeprefix('mask_')).title}")
     head, _, tail = name.partition("_")
     return Figure(f"{head.upper() if name in MAXIMISED else head} {tail.replace('_', ' ')}".strip())
 
@@ -153,7 +155,9 @@ def result_columns(
     Objectives come first among the figures of their kind; columns that would be empty are left out.
     """
     test = test or {}
-    names = list(dict.fromkeys([*(o.name for o in objectives), "ap", "ap50", *COSTS, "train_seconds"]))
+    names = list(
+        dict.fromkeys([*(o.name for o in objectives), "ap", "ap50", "mask_ap", "mask_ap50", *COSTS, "train_seconds"])
+    )
     tested = {name for trial in trials for name in test.get(trial.number, {})}
     return [
         NUMBER,

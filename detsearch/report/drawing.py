@@ -1,4 +1,4 @@
-"""Boxes with names, drawn into images."""
+"""Boxes with names, and masks, drawn into images."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ from torch import Tensor
 
 from detsearch.data import images
 from detsearch.data.datafile import DataFile
+from detsearch.data.masks import Segmentation, decode
 from detsearch.evaluation.predict import ImagePrediction
 from detsearch.files import replacing
 
+OPACITY = 0.45  # of a mask
 GOLDEN = 0.618034  # a step of the hue that keeps neighbouring classes apart, whatever their number
 
 Colour = tuple[int, int, int]
@@ -31,10 +33,22 @@ def class_colour(label: int) -> Colour:
 
 
 def draw_boxes(
-    pixels: Tensor, boxes: ArrayLike, labels: Sequence[int], names: Sequence[str], scores: Sequence[float] | None = None
+    pixels: Tensor,
+    boxes: ArrayLike,
+    labels: Sequence[int],
+    names: Sequence[str],
+    scores: Sequence[float] | None = None,
+    masks: Sequence[Segmentation | None] | None = None,
 ) -> Image.Image:
-    """`pixels` (3, H, W) uint8 with `boxes` (M, 4) x1, y1, x2, y2, each under the name of its label and its score."""
-    image = Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())
+    """`pixels` (3, H, W) uint8 with `boxes` (M, 4) x1, y1, x2, y2, each under the name of its label and its score, and
+    translucent `masks` (M) in the same colours."""
+    canvas = pixels.permute(1, 2, 0).cpu().numpy().copy()
+    for label, mask in zip(labels, masks or (), strict=False):
+        if mask is not None:
+            inside = decode([mask], (canvas.shape[1], canvas.shape[0]))[0].numpy() > 0
+            tint = np.asarray(class_colour(label))
+            canvas[inside] = (canvas[inside] * (1 - OPACITY) + tint * OPACITY).astype(np.uint8)
+    image = Image.fromarray(canvas)
     draw = ImageDraw.Draw(image)
     short = min(image.size)
     line = max(1, round(short / 250))
@@ -76,10 +90,12 @@ def draw_samples(datafile: DataFile, folder: Path, count: int, seed: int) -> lis
     """
     paths: list[Path] = []
     for split in datafile.splits:
-        dataset, _ = datafile.inspect(split, decode=True)
+        dataset, _ = datafile.inspect(split, decode=True, masks=True)
         chosen = random.Random(f"{seed} {split}").sample(range(len(dataset)), min(count, len(dataset)))
         for record in (dataset.records[i] for i in sorted(chosen)):
-            image = draw_boxes(record.load(), record.boxes, record.labels.tolist(), dataset.classes)
+            image = draw_boxes(
+                record.load(), record.boxes, record.labels.tolist(), dataset.classes, masks=record.segmentations
+            )
             path = folder / f"{split}_{record.image_id}_{record.path.stem}.png"
             save_image(image, path)
             paths.append(path)
@@ -95,12 +111,14 @@ def draw_prediction(
     cannot be read, ResourceError if the folder cannot be written.
     """
     kept = prediction.scores >= threshold
+    masks = None if prediction.masks is None else [prediction.masks[i] for i in np.flatnonzero(kept)]
     image = draw_boxes(
         images.decode(path),
         prediction.boxes[kept],
         prediction.labels[kept].tolist(),
         names,
         prediction.scores[kept].tolist(),
+        masks,
     )
     names_left = (f"{path.stem}{suffix}.png" for suffix in chain([""], (f"-{n}" for n in numbers(2))))
     drawn = next(folder / name for name in names_left if not (folder / name).exists())

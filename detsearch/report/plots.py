@@ -104,7 +104,9 @@ def growth_figure(view: StudyView, trials: Sequence[Trial]) -> go.Figure:
 def hover(trial: Trial, objectives: Sequence[Objective]) -> str:
     """What a trial is, in the small subset of HTML that plotly reads."""
     values = trial.values()
-    names = dict.fromkeys([*(objective.name for objective in objectives), "ap50", "latency_ms", "params", "macs"])
+    names = dict.fromkeys(
+        [*(objective.name for objective in objectives), "ap50", "mask_ap", "latency_ms", "params", "macs"]
+    )
     lines = [f"<b>Trial {trial.number}</b>, {trial.state}"]
     for name in names:
         if name in values:

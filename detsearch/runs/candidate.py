@@ -22,11 +22,14 @@ from detsearch.types import CostMetrics, Fidelity, Metrics
 
 @dataclass(frozen=True)
 class TrainedCandidates:
-    """Costs candidates on `device` and scores them by training, as `recipe` says. Can be sent to other processes."""
+    """Costs candidates on `device` and scores them by training, as `recipe` says. Can be sent to other processes.
+
+    `masks`: whether any candidate draws masks; all are trained and scored on the same objects, those that have one."""
 
     recipe: SearchRecipe
     num_classes: int
     device: str
+    masks: bool = False
 
     def cost(self, spec: DetectorSpec) -> CostMetrics:
         """Exact cost, and latency measured on the untrained network: post-processing has a fixed load, so that the
@@ -43,7 +46,8 @@ class TrainedCandidates:
     def evaluate(self, spec: DetectorSpec, fidelity: Fidelity, seed: int, context: TrialContext) -> Metrics:
         """AP on the validation split after ``fidelity.epochs`` of the recipe's epochs."""
         run = self.recipe
-        train_set, val_set = load_split(run.data.file, run.data.train), load_split(run.data.file, run.data.val)
+        names = run.data.train, run.data.val
+        train_set, val_set = (load_split(run.data.file, name, self.masks) for name in names)
         trained = fit(
             spec, run, train_set=train_set, val_set=val_set, seed=seed, context=context, until=fidelity.epochs
         )

@@ -8,27 +8,42 @@ from pathlib import Path
 import torch
 
 from detsearch.arch.catalogue import catalogue
+from detsearch.arch.code import format_network
 from detsearch.arch.spec import NetworkSpec
 from detsearch.data.dataset import Dataset, require_same_classes
-from detsearch.errors import DataError
+from detsearch.errors import DataError, RecipeError
 from detsearch.nn.backbones.weights import IMAGENET, load_pretrained, read_state
 from detsearch.runs.data import load_split
 from detsearch.runs.settings import Run
+from detsearch.search.objective import OF_MASKS, Objective
 
 
-def load_splits(run: Run) -> dict[str, Dataset]:
-    """The splits that a recipe names: same classes, and an object in each; DataError otherwise."""
+def load_splits(run: Run, *, masks: bool) -> dict[str, Dataset]:
+    """The splits that a recipe names: same classes, and an object in each, with its mask if `masks` are wanted;
+    DataError otherwise."""
     names = [run.data.train, run.data.val, *([] if run.data.test is None else [run.data.test])]
-    splits = {name: load_split(run.data.file, name) for name in names}
+    splits = {name: load_split(run.data.file, name, masks) for name in names}
     for name, dataset in splits.items():
         require_same_classes(splits[run.data.train], dataset)
         if all(record.crowd.all() for record in dataset.records):
             found = f"none in {len(dataset)} images"
             raise DataError(f"{run.data.file}: split {name}", "objects that are not crowd regions", found)
     return splits
+        if masks and not dataset.has_masks:
+            hint = "choose a detector without a mask branch, or annotate masks (COCO's 'segmentation')"
+            raise DataError(f"{run.data.file}: split {name}", "masks, for the mask branch", "boxes only", hint)
 
 
 def check_run(run: Run, networks: Iterable[NetworkSpec], device: str) -> None:
+def check_mask_objectives(objectives: Iterable[Objective], networks: Iterable[NetworkSpec]) -> None:
+    """RecipeError for an objective about masks, where a network draws none."""
+    of_masks = [objective for objective in objectives if objective.name in OF_MASKS]
+    bare = next((network for network in networks if not network.has_masks), None)
+    if of_masks and bare is not None:
+        where = f"objective {of_masks[0]}"
+        raise RecipeError(where, "a mask branch in every detector of the space", format_network(bare))
+
+
     """The precision on the device, and the weights for every backbone that occurs; ResourceError or CheckpointError."""
     run.training.autocast_dtype(torch.device(device))
     if run.weights == "none":

@@ -21,6 +21,6 @@ def open_datafile(file: str) -> DataFile:
 
 
 @lru_cache(maxsize=8)
-def load_split(file: str, split: str) -> Dataset:
-    """A split, read once in a process; DataError if it cannot be used."""
-    return open_datafile(file).split(split)
+def load_split(file: str, split: str, masks: bool = False) -> Dataset:
+    """A split, read once in a process, with its masks if wanted; DataError if it cannot be used."""
+    return open_datafile(file).split(split, masks=masks)

@@ -32,9 +32,9 @@ def fit(
     progress: TrainingProgress | None = None,
     until: int | None = None,
 ) -> Trained:
-    """Build `spec` from `seed` and train it on `train_set`; with ``training.eval_epochs`` also score it on `val_set`
-    on the way. Goes on with what it finds in ``context.folder`` or ``context.start``, and ends after epoch `until`, if
-    that is given."""
+    """Build `spec` from `seed` and train it on `train_set`, which must have masks if the network draws any; with
+    ``training.eval_epochs`` also score it on `val_set` on the way. Goes on with what it finds in ``context.folder`` or
+    ``context.start``, and ends after epoch `until`, if that is given."""
     if val_set is not None:
         require_same_classes(train_set, val_set)
     images = min(run.training.loader_batch, len(train_set))
@@ -55,6 +55,7 @@ def fit(
         cache_mb=run.data.cache_mb,
     )
 
+        masks=spec.network.has_masks,
     def scored(answering: Detector) -> Mapping[str, float]:
         assert val_set is not None
         return score_with(run, answering, spec.input, val_set, context.device).values()

@@ -11,6 +11,7 @@ from detsearch.arch.presets import resolve
 from detsearch.arch.spaces.listed import DETECTORS
 from detsearch.arch.spaces.section import read_space
 from detsearch.data.dataset import Dataset
+from detsearch.data.masks import to_coco
 from detsearch.nn.backbones.weights import IMAGENET
 from detsearch.runs.data import BUILTIN
 from detsearch.runs.settings import Run, SearchRecipe, TrainRecipe
@@ -47,6 +48,8 @@ def summary(dataset: Dataset) -> dict[str, Any]:
         digest.update(f"{record.image_id} {record.width} {record.height}".encode())
         for values in (record.boxes, record.labels, record.area, record.crowd, record.difficult):
             digest.update(values.tobytes())
+        for outline in record.segmentations or ():
+            digest.update(b"-" if outline is None else repr(to_coco(outline)).encode())
     return {
         "images": len(dataset),
         "boxes": sum(len(record.labels) for record in dataset.records),

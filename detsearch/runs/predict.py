@@ -34,9 +34,11 @@ def evaluate_checkpoint(
     batch: int,
     voc: Convention = "area",
 ) -> dict[str, Any]:
-    """Figures of a checkpoint on a split; DataError if the split has other classes than it was trained for."""
+    """Figures of a checkpoint on a split, those of boxes only, and a ``note`` that says so, where the network draws
+    masks and the split has none. DataError if the split has other classes than it was trained for."""
     runtime, meta, size = _load(checkpoint, size, device)
-    dataset = load_split(data, split)
+    masks = parse_network(meta.network).has_masks
+    dataset = load_split(data, split, masks)
     if dataset.classes != meta.classes:
         raise DataError(f"{data} split {split}", f"the classes {', '.join(meta.classes)}", ", ".join(dataset.classes))
     found = score(runtime, size, dataset, batch=batch, voc=voc)
@@ -49,6 +51,7 @@ def evaluate_checkpoint(
         "device": runtime.device,
         "device_name": device_name(runtime.device),
         **found.to_json(),
+        **({"note": "boxes only: the split has no masks"} if masks and found.masks is None else {}),
     }
 
 

@@ -17,7 +17,7 @@ from detsearch.data.dataset import Dataset
 from detsearch.errors import CheckpointError, StudyError
 from detsearch.files import write_json
 from detsearch.runs.candidate import TrainedCandidates
-from detsearch.runs.checks import check_run, load_splits
+from detsearch.runs.checks import check_mask_objectives, check_run, load_splits
 from detsearch.runs.device import resolve_device
 from detsearch.runs.fit import score_with
 from detsearch.runs.identity import deciding, located, summary
@@ -73,9 +73,12 @@ def search_structure(
     everything = recipe.search.strategy == "all"
     objectives = tuple(Objective.parse(text) for text in recipe.objectives)
     device = resolve_device(recipe.device)
-    splits = load_splits(recipe)
-    check_run(recipe, (spec.network for spec in space.all()), device)
-    candidates = TrainedCandidates(recipe, len(splits[recipe.data.train].classes), device)
+    networks = list(dict.fromkeys(spec.network for spec in space.all()))
+    check_mask_objectives(objectives, networks)
+    masks = any(network.has_masks for network in networks)
+    splits = load_splits(recipe, masks=masks)
+    check_run(recipe, networks, device)
+    candidates = TrainedCandidates(recipe, len(splits[recipe.data.train].classes), device, masks)
     search = Search(
         strategy=_strategy(recipe, space, objectives),
         cost=candidates.cost,

@@ -19,12 +19,12 @@ from detsearch.training.settings import TrainingSettings
 from detsearch.yamlfile import Section
 
 FIGURES: Final = MAXIMISED | MINIMISED
-"""What every trained candidate has, by the names that objectives use."""
+"""What every trained candidate has, by the names that objectives use; `OF_MASKS` where it has a mask branch only."""
 
-COSTS: Final = MINIMISED - {"train_seconds"}
 TRIALS: Final = 40
 """Candidates that are trained where a recipe does not say how many."""
 
+COSTS: Final = MINIMISED - {"train_seconds"}
 """Those that are known before training: what limits may be about."""
 
 
@@ -61,7 +61,11 @@ class Run(Section):
     augmentation: Augmentation = Field(default_factory=Augmentation, description="Random changes of training images.")
     training: TrainingSettings = Field(default_factory=TrainingSettings, description="How a detector is trained.")
     evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings, description="How it is scored.")
-    weights: str = Field("none", description="Start of the backbone: none, imagenet, or the path of a weights file.")
+    weights: str = Field(
+        "none",
+        description="What training begins with: none; imagenet or a file of weights, for the backbone; or a checkpoint "
+        "of the same network, for the whole detector.",
+    )
     latency: LatencySettings = Field(default_factory=LatencySettings, description="How latency is measured.")
     device: str = Field("auto", description="cpu, cuda:0, ...; auto: the first GPU if there is one.")
     seed: int = Field(0, ge=0, le=2**32 - 1, description="Of everything random in the run.")

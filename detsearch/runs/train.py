@@ -33,7 +33,7 @@ def train_recipe(recipe: TrainRecipe, folder: Path, *, progress: TrainingProgres
     """
     spec = resolve(recipe.detector)
     device = resolve_device(recipe.device)
-    splits = load_splits(recipe)
+    splits = load_splits(recipe, masks=spec.network.has_masks)
     train_set, val_set = splits[recipe.data.train], splits[recipe.data.val]
     check_run(recipe, [spec.network], device)
     prepare_folder(folder, recipe)

@@ -13,23 +13,13 @@ from numpy.typing import NDArray
 
 from detsearch.errors import RecipeError
 
-MAXIMISED: Final = frozenset(
-    {
-        "ap",
-        "ap50",
-        "ap75",
-        "ap_small",
-        "ap_medium",
-        "ap_large",
-        "ar_1",
-        "ar_10",
-        "ar_100",
-        "ar_small",
-        "ar_medium",
-        "ar_large",
-        "voc_ap50",
-    }
+_COCO: Final = (
+    *("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large"),
+    *("ar_1", "ar_10", "ar_100", "ar_small", "ar_medium", "ar_large"),
 )
+OF_MASKS: Final = frozenset(f"mask_{name}" for name in _COCO)
+"""What detectors with a mask branch have, beside the same of boxes."""
+MAXIMISED: Final = OF_MASKS | {*_COCO, "voc_ap50"}
 MINIMISED: Final = frozenset({"params", "macs", "memory_access", "latency_ms", "train_seconds"})
 
 _NAME = r"[a-z][a-z0-9_]*"

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from pycocotools import mask as coco_masks
 
 from detsearch import __version__
 from detsearch.cli.main import DEFECT, MENDABLE, OK, run
-from tests.runs.conftest import DATA, TINY
+from tests.runs.conftest import DATA, MASKED, TINY
 
 Out = pytest.CaptureFixture[str]
 
@@ -116,6 +117,33 @@ def test_eval_and_predict(checkpoint: Path, data_file: Path, tmp_path: Path, cap
             x1, y1, x2, y2 = detection["box"]
             assert 0 <= x1 <= x2 <= 64
             assert 0 <= y1 <= y2 <= 64
+
+
+def test_masks_are_drawn_and_given_as_run_lengths(data_file: Path, tmp_path: Path, capsys: Out) -> None:
+    out = tmp_path / "trained"
+    command = ["train", MASKED, "--data", str(data_file), "--out", str(out), "--epochs", "1", "--device", "cpu"]
+    assert run([*command, "--set", "training.batch=8"]) == OK
+    assert "val, masks: AP" in capsys.readouterr().out
+    assert run(["data", "check", str(data_file), "--samples", str(tmp_path / "images"), "-n", "1"]) == OK
+    assert " masks" in capsys.readouterr().out
+
+    command = ["predict", str(out / "checkpoint.pt"), str(tmp_path / "images"), "--out", str(tmp_path / "drawn")]
+    assert run([*command, "--threshold", "0", "--json"]) == OK
+    answers = json.loads(capsys.readouterr().out)
+    detections = [detection for answer in answers for detection in answer["detections"]]
+    assert detections
+    for detection in detections:
+        assert detection["mask"]["size"] == [64, 64]
+        assert coco_masks.area({**detection["mask"], "counts": detection["mask"]["counts"].encode()}) <= 64 * 64
+        assert "mask_score" not in detection
+
+    images = [{"id": 1, "file_name": f"{next((tmp_path / 'images').iterdir()).name}", "width": 64, "height": 64}]
+    boxes = [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 20, 20]}]
+    names = [{"id": i, "name": name} for i, name in enumerate(("circle", "square", "triangle", "cross", "ring"), 1)]
+    (tmp_path / "a.json").write_text(json.dumps({"images": images, "annotations": boxes, "categories": names}))
+    (tmp_path / "bare.yaml").write_text("format: coco\nroot: .\nsplits: {val: {images: images, annotations: a.json}}\n")
+    assert run(["eval", str(out / "checkpoint.pt"), "--data", str(tmp_path / "bare.yaml")]) == OK
+    assert "boxes only: the split has no masks" in capsys.readouterr().out
 
 
 def test_modules_and_schema(capsys: Out) -> None:

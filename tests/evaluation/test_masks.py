@@ -35,7 +35,7 @@ def test_a_full_box_stays_in_its_image(box: list[float]) -> None:
     mask = decode([found], (30, 20))[0]
     assert mask.any()
     if box[2] - box[0] == 30:
-        assert mask.float().mean() > 0.97  # bilinear between cells and zeros rounds the corners
+        assert mask.float().mean() > 0.9  # bilinear between cells and zeros rounds the corners
 
 
 def test_half_precision_is_answered_too() -> None:

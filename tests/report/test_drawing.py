@@ -9,8 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
+from detsearch.data.masks import encode
 from detsearch.errors import ResourceError
-from detsearch.report.drawing import class_colour, draw_boxes, draw_samples, save_image
+from detsearch.report.drawing import OPACITY, class_colour, draw_boxes, draw_samples, save_image
 from tests.data.makers import coco
 
 GREY = torch.full((3, 100, 120), 128, dtype=torch.uint8)
@@ -24,6 +25,17 @@ def test_box_is_drawn_on_its_outermost_pixels() -> None:
     assert (drawn[50:85, 35:65] == 128).all()
     assert (drawn[91:] == 128).all()
     assert (drawn[:, 71:] == 128).all()
+
+
+def test_masks_are_translucent_and_in_the_colour_of_their_class() -> None:
+    mask = np.zeros((100, 120), dtype=np.uint8)
+    mask[60:70, 40:50] = 1
+    drawn = np.array(draw_boxes(GREY, [[30, 40, 70, 90]] * 2, [1, 0], ["cat", "dog"], masks=[encode(mask), None]))
+    expected = 128 + (np.array(class_colour(1)) - 128) * OPACITY
+    assert np.abs(drawn[60:70, 40:50] - expected).max() <= 1
+    assert (drawn[71:85, 35:65] == 128).all()
+    assert (drawn[60:70, 51:65] == 128).all()
+    assert (GREY == 128).all()
 
 
 def test_nothing_to_draw_leaves_the_image() -> None:

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 TINY = "basicblock_4_1-2-2-2/fpn(levels=4-5,width=8)/retinanet(depth=1)/gn@64x64"
+MASKED = "basicblock_4_1-2-2-2/fpn(levels=4-5,width=8)/rpn/2fc(width=16,mask=mask(width=8,depth=1))/gn@64x64"
 
 DATA = {
     "format": "synthetic",

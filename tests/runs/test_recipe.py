@@ -12,6 +12,7 @@ from detsearch.evaluation.coco import Accuracy
 from detsearch.evaluation.voc import VocAccuracy
 from detsearch.runs.recipe import builtin, load_recipe, to_yaml, write_recipe
 from detsearch.runs.settings import COSTS, FIGURES, SearchRecipe, TrainRecipe
+from detsearch.search.objective import OF_MASKS
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 
@@ -105,7 +106,9 @@ def test_fields_of_a_search(setting: str, named: str | None) -> None:
 
 def test_the_names_that_objectives_may_use_are_those_that_evaluations_give() -> None:
     accuracy = {field.name for field in fields(Accuracy)} - {"per_class"}
-    assert {*accuracy, *VocAccuracy(ap50=0.5, per_class={}).values(), "train_seconds"} == FIGURES - COSTS
+    of_masks = {f"mask_{name}" for name in accuracy}
+    assert {*accuracy, *of_masks, *VocAccuracy(ap50=0.5, per_class={}).values(), "train_seconds"} == FIGURES - COSTS
+    assert of_masks == OF_MASKS
 
 
 def test_recipes_of_the_project_are_valid() -> None:
