@@ -28,13 +28,12 @@ def load_splits(run: Run, *, masks: bool) -> dict[str, Dataset]:
         if all(record.crowd.all() for record in dataset.records):
             found = f"none in {len(dataset)} images"
             raise DataError(f"{run.data.file}: split {name}", "objects that are not crowd regions", found)
-    return splits
         if masks and not dataset.has_masks:
             hint = "choose a detector without a mask branch, or annotate masks (COCO's 'segmentation')"
             raise DataError(f"{run.data.file}: split {name}", "masks, for the mask branch", "boxes only", hint)
+    return splits
 
 
-def check_run(run: Run, networks: Iterable[NetworkSpec], device: str) -> None:
 def check_mask_objectives(objectives: Iterable[Objective], networks: Iterable[NetworkSpec]) -> None:
     """RecipeError for an objective about masks, where a network draws none."""
     of_masks = [objective for objective in objectives if objective.name in OF_MASKS]
@@ -44,6 +43,7 @@ def check_mask_objectives(objectives: Iterable[Objective], networks: Iterable[Ne
         raise RecipeError(where, "a mask branch in every detector of the space", format_network(bare))
 
 
+def check_run(run: Run, networks: Iterable[NetworkSpec], device: str) -> None:
     """The precision on the device, and the weights for every backbone that occurs; ResourceError or CheckpointError."""
     run.training.autocast_dtype(torch.device(device))
     if run.weights == "none":
