@@ -96,16 +96,20 @@ class Norms:
     def norm(self, channels: int) -> nn.Module:
         return nn.BatchNorm2d(channels) if self.kind == "bn" else GroupNorm(channels)
 
-    def conv(self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, groups: int = 1) -> nn.Conv2d:
-        """A convolution that a norm follows: no bias, padding that keeps the size at stride 1, He initialisation."""
+    def conv(
+        self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, groups: int = 1, bias: bool = False
+    ) -> nn.Conv2d:
+        """A convolution that a norm follows: no bias unless asked for, padding that keeps the size at stride 1, He
+        initialisation."""
         kind = WSConv2d if self.kind == "gn_ws" else nn.Conv2d
-        conv = kind(inputs, outputs, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=False)
+        conv = kind(inputs, outputs, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=bias)
         nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
         return conv
 
-    def plain(self, inputs: int, outputs: int, kernel: int, *, stride: int = 1) -> nn.Sequential:
-        """A convolution of a neck or a head with the norm of `plain_kind`, or with a bias and none."""
+    def plain(self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, bias: bool = False) -> nn.Sequential:
+        """A convolution of a neck or a head with the norm of `plain_kind` (and a bias, if asked for: group norm does
+        not take it away), or with a bias and no norm."""
         if self.plain_kind is None:
             return nn.Sequential(nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2))
         own = Norms(self.plain_kind)
-        return nn.Sequential(own.conv(inputs, outputs, kernel, stride=stride), own.norm(outputs))
+        return nn.Sequential(own.conv(inputs, outputs, kernel, stride=stride, bias=bias), own.norm(outputs))

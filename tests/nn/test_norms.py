@@ -66,9 +66,12 @@ def test_kinds() -> None:
     assert all(Norms(kind).conv(8, 8, 3).bias is None for kind in ("bn", "gn", "gn_ws"))
     (only,) = Norms("bn").plain(8, 16, 3)
     assert only.bias is not None
-    conv, norm = Norms("gn_ws").plain(8, 16, 3)
+    conv, norm = Norms.of("gn_ws").plain(8, 16, 3)
     assert isinstance(conv, WSConv2d)
     assert isinstance(norm, GroupNorm)
+    assert conv.bias is None
+    conv, _ = Norms.of("bn", beside_bn="gn").plain(8, 16, 3, bias=True)
+    assert conv.bias is not None
 
 
 def test_standardised_filters_are_kept_while_answering_and_never_stale() -> None:

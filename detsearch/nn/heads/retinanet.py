@@ -9,14 +9,14 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from detsearch.arch.modules.heads import RetinaNetHeadSpec
+from detsearch.arch.modules.heads import BoxLoss, RetinaNetHeadSpec
 from detsearch.arch.spec import Norm
 from detsearch.nn.heads.towers import Towers, normal_weights, one_width, width_on
 from detsearch.nn.norms import Norms
 from detsearch.nn.ops import boxes as box_ops
 from detsearch.nn.ops.anchors import Anchors, pyramid_sizes
-from detsearch.nn.ops.dense import per_place, precise
-from detsearch.nn.ops.losses import focal_loss
+from detsearch.nn.ops.dense import best_pairs, per_place, precise
+from detsearch.nn.ops.losses import focal_loss, giou_loss
 from detsearch.nn.ops.matching import BACKGROUND, match
 from detsearch.nn.ops.nms import best_per_class
 from detsearch.nn.structures import Detections, ImageBatch, Proposals, Targets
@@ -52,9 +52,11 @@ class RetinaNetHead(nn.Module):
         candidates: int = 1000,
         nms_threshold: float = 0.5,
         max_detections: int = 300,
+        box_loss: BoxLoss = "l1",
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
+        self.box_loss: BoxLoss = box_loss
         self.match_high, self.match_low = match_high, match_low
         self.alpha, self.gamma = alpha, gamma
         self.score_threshold, self.candidates = score_threshold, candidates
@@ -75,8 +77,8 @@ class RetinaNetHead(nn.Module):
     def losses(
         self, features: list[Tensor], images: ImageBatch, targets: Targets, proposals: Proposals | None
     ) -> dict[str, Tensor]:
-        """Scalars `classification` (focal) and `box` (L1 of deltas): per image divided by its positive anchors (at
-        least 1), mean over the images."""
+        """Scalars `classification` (focal) and `box` (L1 of deltas, or one minus the generalised IoU): per image
+        divided by its positive anchors (at least 1), mean over the images."""
         assert proposals is None
         by_level = self(features)
         logits, deltas = (precise(torch.cat(part, dim=1)) for part in by_level)
@@ -92,8 +94,11 @@ class RetinaNetHead(nn.Module):
             labels = targets.labels.gather(1, rows)
             boxes = boxes.gather(1, rows[..., None].expand(-1, -1, 4))
         focal = focal_loss(logits, labels, positive, counted, alpha=self.alpha, gamma=self.gamma)
-        # Chosen before the L1, so that what padding encodes to (log 0) reaches neither the value nor the gradient.
-        off = torch.where(positive[..., None], deltas - box_ops.encode(boxes, anchors), 0.0).abs().sum(dim=(1, 2))
+        if self.box_loss == "giou":
+            off = torch.where(positive, giou_loss(box_ops.decode(deltas, anchors), boxes), 0.0).sum(dim=1)
+        else:
+            # Chosen before the L1, so that what padding encodes to (log 0) reaches neither the value nor the gradient.
+            off = torch.where(positive[..., None], deltas - box_ops.encode(boxes, anchors), 0.0).abs().sum(dim=(1, 2))
         return {"classification": (focal / number).mean(), "box": (off / number).mean()}
 
     @torch.no_grad()
@@ -117,16 +122,7 @@ class RetinaNetHead(nn.Module):
 
     def _best(self, logits: Tensor, deltas: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Boxes (B, K, 4), scores and labels (B, K) of a level's best K pairs of anchor and class."""
-        places, classes = logits.shape[1:]
-        rows = None
-        if places > self.candidates and classes > 1:
-            # The best K pairs lie in the K anchors whose best class is best: far fewer values to sort.
-            rows = logits.amax(dim=-1).topk(self.candidates, dim=1, sorted=False).indices
-            logits = logits.gather(1, rows[..., None].expand(-1, -1, classes))
-        best, index = logits.flatten(1).topk(min(self.candidates, logits[0].numel()), dim=1)
-        row, label = index // classes, index % classes
-        if rows is not None:
-            row = rows.gather(1, row)
+        best, row, label = best_pairs(logits, self.candidates)
         chosen = precise(deltas.gather(1, row[..., None].expand(-1, -1, 4)))
         return box_ops.decode(chosen, anchors[row]), precise(best).sigmoid(), label
 
@@ -137,4 +133,4 @@ def build_retinanet(spec: RetinaNetHeadSpec, *, features: FeatureSpec, num_class
     norms = Norms.of(norm, spec.norm)
     towers = Towers(norms, features.channels[0], width_on(features, spec.width), spec.depth)
     anchors = Anchors(pyramid_sizes(features, spec.anchor_scale, scales=SCALES, finest=FINEST))
-    return RetinaNetHead(towers, anchors, num_classes=num_classes)
+    return RetinaNetHead(towers, anchors, num_classes=num_classes, box_loss=spec.loss)

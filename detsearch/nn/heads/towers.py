@@ -20,14 +20,14 @@ class Towers(nn.Module):
     """Two towers of `depth` 3x3 convolutions with ReLU beside each other, applied to every level alike.
 
     Anything that maps a level's (B, C, H, W) to two maps of `width` channels, for classes and for boxes, may stand in
-    their place.
+    their place. `bias`: whether convolutions have one beside a norm too.
     """
 
-    def __init__(self, norms: Norms, inputs: int, width: int, depth: int) -> None:
+    def __init__(self, norms: Norms, inputs: int, width: int, depth: int, *, bias: bool = False) -> None:
         super().__init__()
         self.width = width
-        self.classes = tower(norms, inputs, width, depth)
-        self.boxes = tower(norms, inputs, width, depth)
+        self.classes = tower(norms, inputs, width, depth, bias=bias)
+        self.boxes = tower(norms, inputs, width, depth, bias=bias)
 
     def forward(self, level: Tensor) -> tuple[Tensor, Tensor]:
         return self.classes(level), self.boxes(level)
@@ -59,13 +59,14 @@ def tower(
     depth: int,
     *,
     last_stride: int = 1,
+    bias: bool = False,
     initialise: Callable[[nn.Module], None] = normal_weights,
 ) -> nn.Sequential:
-    """`depth` 3x3 convolutions, each with its norm and a ReLU."""
+    """`depth` 3x3 convolutions, each with its norm (and a `bias` before that, if asked for) and a ReLU."""
     layers = []
     for i in range(depth):
         stride = last_stride if i == depth - 1 else 1
-        layer = norms.plain(inputs if i == 0 else width, width, 3, stride=stride)
+        layer = norms.plain(inputs if i == 0 else width, width, 3, stride=stride, bias=bias)
         layers.append(layer.append(nn.ReLU(inplace=True)))
         initialise(layer)
     return nn.Sequential(*layers)

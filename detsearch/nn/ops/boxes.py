@@ -47,6 +47,19 @@ def decode(deltas: Tensor, anchors: Tensor, weights: Weights = PLAIN) -> Tensor:
     return torch.cat([centre - half, centre + half], dim=-1)
 
 
+def encode_sides(boxes: Tensor, anchors: Tensor) -> Tensor:
+    """Distances (..., 4) of each anchor's centre from the left, upper, right and lower side of its box, in units of the
+    anchor's sides; negative where the centre lies outside (Tian et al., "FCOS", ICCV 2019, eq. 1)."""
+    centre, size = _centre_size(anchors)
+    return torch.cat([(centre - boxes[..., :2]) / size, (boxes[..., 2:] - centre) / size], dim=-1)
+
+
+def decode_sides(sides: Tensor, anchors: Tensor) -> Tensor:
+    """The inverse of `encode_sides`."""
+    centre, size = _centre_size(anchors)
+    return torch.cat([centre - sides[..., :2] * size, centre + sides[..., 2:] * size], dim=-1)
+
+
 def clip(boxes: Tensor, sizes: Tensor) -> Tensor:
     """Boxes (B, K, 4) cut at their image: `sizes` (B, 2) height and width."""
     limit = sizes.flip(-1).repeat(1, 2).unsqueeze(1).to(boxes.dtype)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+GIOU_EPS: Final = 1e-7
+"""Square pixels added to areas that are divided by."""
 
 
 def focal_loss(
@@ -25,6 +30,19 @@ def focal_loss(
 def _term(logits: Tensor, gamma: float) -> Tensor:
     """-(1 - p)^gamma log p with p = sigmoid(-logits), the probability given to what is right."""
     return logits.sigmoid().pow(gamma) * F.softplus(logits)
+
+
+def giou_loss(boxes: Tensor, targets: Tensor) -> Tensor:
+    """1 - GIoU of boxes (..., 4) with their targets, (...) (Rezatofighi et al., CVPR 2019); 1 where no box has any
+    extent, and finite for any finite boxes."""
+    x1, y1, x2, y2 = boxes.unbind(-1)
+    tx1, ty1, tx2, ty2 = targets.unbind(-1)
+    width = torch.minimum(x2, tx2) - torch.maximum(x1, tx1)
+    height = torch.minimum(y2, ty2) - torch.maximum(y1, ty1)
+    overlap = torch.where((width > 0) & (height > 0), width * height, 0.0)
+    union = (x2 - x1) * (y2 - y1) + (tx2 - tx1) * (ty2 - ty1) - overlap
+    around = (torch.maximum(x2, tx2) - torch.minimum(x1, tx1)) * (torch.maximum(y2, ty2) - torch.minimum(y1, ty1))
+    return 1 - overlap / (union + GIOU_EPS) + (around - union) / (around + GIOU_EPS)
 
 
 def bounded_iou_loss(log_sides: Tensor, targets: Tensor, *, beta: float) -> Tensor:
