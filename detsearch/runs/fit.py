@@ -53,9 +53,9 @@ def fit(
         augmentation=run.augmentation,
         workers=run.training.workers,
         cache_mb=run.data.cache_mb,
+        masks=spec.network.has_masks,
     )
 
-        masks=spec.network.has_masks,
     def scored(answering: Detector) -> Mapping[str, float]:
         assert val_set is not None
         return score_with(run, answering, spec.input, val_set, context.device).values()
