@@ -57,7 +57,6 @@ R18 = CodedResNetSpec(BlockCode.parse("basicblock_64_11-21-21-21"), "7x7")
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        ({"backbone": R18, "head": RetinaNetHeadSpec()}, "neck beside retinanet: expected any neck, got none"),
         (
             {"backbone": R18, "neck": FPNSpec(), "proposals": Regions(), "head": RetinaNetHeadSpec()},
             "proposals beside retinanet: expected none, got regions",
@@ -72,7 +71,7 @@ R18 = CodedResNetSpec(BlockCode.parse("basicblock_64_11-21-21-21"), "7x7")
         ),
         (
             {"backbone": Coarse(), "neck": FPNSpec((2, 3)), "head": RetinaNetHeadSpec()},
-            "levels of fpn: expected levels of the backbone (3-4-5) or above, got 2-3",
+            "levels of the neck: expected levels of the backbone (3-4-5) or above, got 2-3",
         ),
     ],
 )

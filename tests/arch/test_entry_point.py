@@ -40,7 +40,7 @@ def test_their_rules_hold() -> None:
         parse_detector("toynett/centre@64x64")
     with pytest.raises(SpecError, match="toynet: width: expected 1 to 256, got 0"):
         parse_detector("toynet(width=0)/centre@64x64")
-    with pytest.raises(SpecError, match="levels of fpn: expected levels of the backbone"):
+    with pytest.raises(SpecError, match="levels of the neck: expected levels of the backbone"):
         parse_detector("toynet/fpn(levels=2-3)/centre@64x64")
     with pytest.raises(SpecError, match="at least 32 pixels a side"):
         parse_detector("toynet/centre@64x31")

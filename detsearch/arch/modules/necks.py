@@ -37,11 +37,18 @@ class FPNSpec(ModuleSpec):
         among("norm", self.norm, LayerNorm)
 
 
+@dataclass(frozen=True)
+class PAFPNSpec(FPNSpec):
+    """Feature pyramid with a second path from the finest level to the coarsest (Liu et al., CVPR 2018), over any set of
+    levels. Levels above the backbone's come as in `FPNSpec`, from the second path's last map (``p5``, ``pool``) or the
+    last backbone map (``c5``)."""
+
+
 def _fpn_levels(spec: FPNSpec, below: tuple[int, ...]) -> tuple[int, ...]:
-    """Levels that an FPN gives out: its lateral ones must be among the backbone's, where those are known."""
+    """Levels that a pyramid gives out: its lateral ones must be among the backbone's, where those are known."""
     missing = [level for level in spec.levels if below and level <= below[-1] and level not in below]
     if missing:
-        raise SpecError("levels of fpn", f"levels of the backbone ({joined(below)}) or above", joined(spec.levels))
+        raise SpecError("levels of the neck", f"levels of the backbone ({joined(below)}) or above", joined(spec.levels))
     return spec.levels
 
 
@@ -52,6 +59,15 @@ NECKS: Final = (
         spec=FPNSpec,
         builder="detsearch.nn.necks.fpn:build_fpn",
         summary="feature pyramid over any set of levels P2..P7",
+        order={"width": operator.le},
+        levels=_fpn_levels,
+    ),
+    Descriptor(
+        slot="neck",
+        token="pafpn",
+        spec=PAFPNSpec,
+        builder="detsearch.nn.necks.pafpn:build_pafpn",
+        summary="feature pyramid with a second, bottom-up path over any set of levels P2..P7",
         order={"width": operator.le},
         levels=_fpn_levels,
     ),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -36,9 +38,10 @@ class FPN(nn.Module):
         self.below = features.levels
         self.from_map = extra_from != "c5"
         extra = range(deepest + 1, levels[-1] + 1)
-        outputs = {level for level in levels if level <= deepest}
+        needed = {level for level in levels if level <= deepest}
         if extra and self.from_map:
-            outputs.add(deepest)
+            needed.add(deepest)
+        outputs = self.passed(needed)
         paths = [level for level in features.levels if outputs and level >= min(outputs)]
         self.lateral = nn.ModuleDict({str(level): norms.plain(channels[level], width, 1) for level in paths})
         self.output = nn.ModuleDict({str(level): norms.plain(width, width, 3) for level in sorted(outputs)})
@@ -52,29 +55,48 @@ class FPN(nn.Module):
                 for level in extra
             }
         )
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_uniform_(module.weight, a=1)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        initialise(self)
         self.out = FeatureSpec.of(levels, (width,) * len(levels))
+
+    def passed(self, needed: Set[int]) -> Set[int]:
+        """The levels of the pyramid that are computed so that those `needed` can leave."""
+        return needed
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         backbone = dict(zip(map(str, self.below), maps, strict=True))
-        found: dict[str, Tensor] = {}
-        path: Tensor | None = None
-        for level in reversed(list(self.lateral)):
-            lateral = self.lateral[level](backbone[level])
-            if path is not None:
-                lateral = lateral + F.interpolate(path, size=lateral.shape[-2:], mode="nearest")
-            path = lateral
-            if level in self.output:
-                found[level] = self.output[level](path)
+        found = self.pyramid(backbone)
         deepest = str(self.below[-1])
         top = found[deepest] if self.from_map and self.extra else backbone[deepest]
         for i, (level, step) in enumerate(self.extra.items()):
             top = found[level] = step(F.relu(top) if i and self.learned else top)
         return [found[str(level)] for level in self.out.levels]
+
+    def pyramid(self, backbone: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Maps by level, as far as the backbone's levels reach."""
+        found: dict[str, Tensor] = {}
+        path: Tensor | None = None
+        for level in reversed(list(self.lateral)):
+            lateral = self.lateral[level](backbone[level])
+            if path is not None:
+                lateral = lateral + fitted(path, lateral)
+            path = lateral
+            if level in self.output:
+                found[level] = self.output[level](path)
+        return found
+
+
+def initialise(module: nn.Module) -> None:
+    """The weights of a neck's convolutions uniform as for a linear unit (He et al., ICCV 2015), their biases zero."""
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d):
+            nn.init.kaiming_uniform_(part.weight, a=1)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+
+
+def fitted(x: Tensor, like: Tensor) -> Tensor:
+    """A map at the size of another one, each place the nearest."""
+    return x if x.shape[-2:] == like.shape[-2:] else F.interpolate(x, size=like.shape[-2:], mode="nearest")
 
 
 def build_fpn(spec: FPNSpec, *, features: FeatureSpec, norm: Norm) -> FPN:
