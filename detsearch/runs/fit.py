@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+from detsearch.arch.code import format_network
 from detsearch.arch.spec import DetectorSpec
 from detsearch.build import build
 from detsearch.data.dataset import Dataset, require_same_classes
 from detsearch.data.loader import train_loader
 from detsearch.errors import RecipeError
-from detsearch.nn.backbones.weights import load_pretrained
+from detsearch.nn.backbones.weights import IMAGENET, load_pretrained
 from detsearch.nn.detector import Detector
 from detsearch.runs.score import Score, score
 from detsearch.runs.settings import Run
 from detsearch.runtime.eager import EagerRuntime
 from detsearch.search.trial import TrialContext
+from detsearch.training.checkpoint import is_checkpoint, start_from
 from detsearch.training.loop import Trained, train
 from detsearch.training.progress import TrainingProgress
 from detsearch.training.seeding import seed_all
@@ -43,8 +46,7 @@ def fit(
         raise RecipeError("norm bn at input 32x32", "two images or more per forward pass", "one", "use gn or gn_ws")
     seed_all(seed)
     detector = build(spec.network, len(train_set.classes))
-    if run.weights != "none":
-        load_pretrained(detector.parts()["backbone"], run.weights)
+    _begin(detector, spec, run.weights, train_set.classes)
     loader = train_loader(
         train_set,
         spec.input,
@@ -72,6 +74,16 @@ def fit(
         evaluate=None if val_set is None else scored,
         until=until,
     )
+
+
+def _begin(detector: Detector, spec: DetectorSpec, weights: str, classes: Sequence[str]) -> None:
+    """The weights that a training starts with: a checkpoint's for the whole detector, others for its backbone."""
+    if weights == "none":
+        return
+    if weights != IMAGENET and is_checkpoint(Path(weights)):
+        start_from(detector, Path(weights), network=format_network(spec.network), classes=classes)
+    else:
+        load_pretrained(detector.parts()["backbone"], weights)
 
 
 def score_with(run: Run, detector: Detector, size: InputSize, dataset: Dataset, device: str) -> Score:

@@ -116,11 +116,16 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 def expect(checkpoint: Checkpoint, path: Path, *, network: str, classes: Sequence[str]) -> None:
     """CheckpointError, naming both, unless the checkpoint belongs to this network and these classes."""
+    expect_network(checkpoint, path, network=network)
     meta = checkpoint.meta
-    if meta.network != network:
-        raise CheckpointError(str(path), f"a checkpoint of {network}", f"one of {meta.network}")
     if meta.classes != tuple(classes):
         raise CheckpointError(str(path), f"the classes {', '.join(classes)}", ", ".join(meta.classes))
+
+
+def expect_network(checkpoint: Checkpoint, path: Path, *, network: str) -> None:
+    """CheckpointError, naming both, unless the checkpoint belongs to this network."""
+    if checkpoint.meta.network != network:
+        raise CheckpointError(str(path), f"a checkpoint of {network}", f"one of {checkpoint.meta.network}")
 
 
 def load_weights(module: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
@@ -136,6 +141,31 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], path: Path) -
                 str(path), f"{name} of shape {tuple(own[name].shape)}", str(tuple(weights[name].shape))
             )
     module.load_state_dict(dict(weights))
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a file says of itself that it is one of ours; its tensors are not read."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception:  # a damaged or hostile file may fail anywhere; whoever reads it says how
+        return False
+    return isinstance(content, dict) and content.get("format") == FORMAT
+
+
+def start_from(detector: Detector, path: Path, *, network: str, classes: Sequence[str]) -> None:
+    """Let a training begin with the weights of a checkpoint of the same network; CheckpointError otherwise.
+
+    Where its classes are others, layers whose shape depends on their number keep their fresh weights.
+    """
+    checkpoint = read_checkpoint(path)
+    expect_network(checkpoint, path, network=network)
+    weights = dict(checkpoint.weights)
+    if checkpoint.meta.classes != tuple(classes):
+        own = detector.state_dict()
+        weights |= {k: own[k] for k, v in checkpoint.weights.items() if k in own and own[k].shape != v.shape}
+    load_weights(detector, weights, path)
 
 
 def load_detector(path: Path) -> tuple[Detector, CheckpointMeta]:
