@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Self
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,8 @@ class Detector(nn.Module):
     head: Head
     mean: Tensor
     std: Tensor
+    still: tuple[str, ...] = ()
+    """Names of modules that stay in evaluation mode in training too (`nn.freezing`)."""
 
     def __init__(
         self,
@@ -45,6 +47,12 @@ class Detector(nn.Module):
         self.num_classes = num_classes
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1) * 255, persistent=False)
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        for name in self.still:
+            self.get_submodule(name).eval()
+        return self
 
     def parts(self) -> dict[Slot, nn.Module]:
         """The modules by slot, absent ones left out, in the order in which an image passes them."""

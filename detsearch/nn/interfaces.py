@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from detsearch.nn.structures import Detections, ImageBatch, Proposals, Regions, Targets
 from detsearch.types import FeatureSpec
@@ -16,6 +17,16 @@ class Backbone(Protocol):
     out: FeatureSpec
 
     def __call__(self, pixels: Tensor, /) -> list[Tensor]: ...
+
+
+@runtime_checkable
+class Staged(Protocol):
+    """What a backbone may offer besides, so that its first stages can be frozen."""
+
+    def stages(self) -> Sequence[Sequence[nn.Module]]:
+        """The modules of the stem, then of the stage that ends in the finest map, and so on, in the order in which an
+        image passes them; every parameter in one of them."""
+        ...
 
 
 class Neck(Protocol):

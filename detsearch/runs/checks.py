@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from detsearch.arch.catalogue import catalogue
 from detsearch.arch.code import format_network
@@ -13,9 +14,11 @@ from detsearch.arch.spec import NetworkSpec
 from detsearch.data.dataset import Dataset, require_same_classes
 from detsearch.errors import DataError, RecipeError
 from detsearch.nn.backbones.weights import IMAGENET, load_pretrained, read_state
+from detsearch.nn.freezing import first_stages
 from detsearch.runs.data import load_split
 from detsearch.runs.settings import Run
 from detsearch.search.objective import OF_MASKS, Objective
+from detsearch.training.checkpoint import expect_network, is_checkpoint, read_checkpoint
 
 
 def load_splits(run: Run, *, masks: bool) -> dict[str, Dataset]:
@@ -44,11 +47,32 @@ def check_mask_objectives(objectives: Iterable[Objective], networks: Iterable[Ne
 
 
 def check_run(run: Run, networks: Iterable[NetworkSpec], device: str) -> None:
-    """The precision on the device, and the weights for every backbone that occurs; ResourceError or CheckpointError."""
+    """The precision on the device, and for every backbone that occurs the frozen stages and the weights; ResourceError,
+    RecipeError or CheckpointError."""
     run.training.autocast_dtype(torch.device(device))
+    networks = list(networks)
+    if run.training.frozen_stages:
+        for network in _of_each_backbone(networks):
+            first_stages(_backbone(network), run.training.frozen_stages)
     if run.weights == "none":
         return
     if run.weights != IMAGENET:
-        read_state(Path(run.weights))
-    for backbone, norm in dict.fromkeys((network.backbone, network.norm) for network in networks):
-        load_pretrained(catalogue().of(backbone).load_builder()(backbone, norm=norm), run.weights)
+        path = Path(run.weights)
+        if is_checkpoint(path):
+            checkpoint = read_checkpoint(path)
+            for network in networks:
+                expect_network(checkpoint, path, network=format_network(network))
+            return
+        read_state(path)
+    for network in _of_each_backbone(networks):
+        load_pretrained(_backbone(network), run.weights)
+
+
+def _of_each_backbone(networks: Iterable[NetworkSpec]) -> Iterable[NetworkSpec]:
+    """One network for each backbone and norm that occur."""
+    return {(network.backbone, network.norm): network for network in networks}.values()
+
+
+def _backbone(network: NetworkSpec) -> nn.Module:
+    built: nn.Module = catalogue().of(network.backbone).load_builder()(network.backbone, norm=network.norm)
+    return built

@@ -16,6 +16,7 @@ from detsearch.arch.code import format_network
 from detsearch.arch.spec import DetectorSpec
 from detsearch.cost.device_lock import shared
 from detsearch.errors import CheckpointError, TrainingError
+from detsearch.nn.freezing import freeze
 from detsearch.nn.structures import ImageBatch, Targets
 from detsearch.training.checkpoint import (
     Checkpoint,
@@ -60,6 +61,7 @@ class TrainingRun:
             settings.epochs * self.steps_per_epoch, warmup=settings.warmup_steps, final=settings.final_lr
         )
         self.detector = detector
+        freeze(detector, stages=settings.frozen_stages, norms=settings.frozen_bn)
         self._place()
         self.optimiser = make_optimiser(detector, settings)
         self.ema = None if settings.ema_decay is None else EMA(detector, settings.ema_decay)

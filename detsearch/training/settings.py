@@ -24,7 +24,7 @@ class TrainingSettings(Section):
         ge=1,
         le=65_536,
         description="Parts into which a batch is split to save memory; divides the batch. The loss is the whole "
-        "batch's; only batch normalisation sees the parts.",
+        "batch's, but batch normalisation, and losses that are divided by what they count in a batch, see the parts.",
     )
     lr: float = Field(
         0.01, gt=0, le=100, description="Learning rate at the end of the warm-up, for `base_batch` images."
@@ -47,6 +47,17 @@ class TrainingSettings(Section):
     )
     precision: Precision = Field(
         "auto", description="Arithmetic of the forward pass; auto: bfloat16 on a GPU that computes in it, else float32."
+    )
+    frozen_stages: int = Field(
+        0,
+        ge=0,
+        le=16,
+        description="First stages of the backbone that stay as its weights file has them, norms included: 1 the stem, "
+        "2 also the stage that ends in P2, 3 also that of P3, ...; 0: none.",
+    )
+    frozen_bn: bool = Field(
+        False,
+        description="Whether the batch norms of the backbone, where it has any, keep statistics, scales and shifts.",
     )
     channels_last: bool = Field(True, description="Keep feature maps channels last in memory.")
     log_steps: int = Field(20, ge=1, description="Optimiser steps between two reports of the loss.")

@@ -60,8 +60,9 @@ def test_a_folder_of_another_run_is_left_alone(tmp_path: Path, data_file: Path) 
     out = tmp_path / "run"
     train_recipe(_recipe(data_file), out)
     before = {path: path.read_bytes() for path in out.iterdir()}
-    with pytest.raises(RecipeError, match="another"):
-        train_recipe(_recipe(data_file, "training.lr=0.5"), out)
+    for change in ("training.lr=0.5", "training.frozen_bn=true"):
+        with pytest.raises(RecipeError, match="another"):
+            train_recipe(_recipe(data_file, change), out)
     assert {path: path.read_bytes() for path in out.iterdir()} == before
 
 
@@ -71,6 +72,8 @@ def test_wrong_device_split_and_folder_come_before_time_is_spent(tmp_path: Path,
         train_recipe(_recipe(data_file, device="tpu"), out)
     with pytest.raises(DataError, match="nosuch"):
         train_recipe(_recipe(data_file, "data.train=nosuch"), out)
+    with pytest.raises(RecipeError, match=r"training\.frozen_stages: expected 0 to 5.*got 6"):
+        train_recipe(_recipe(data_file, "training.frozen_stages=6"), out)
     assert not out.exists()
     (tmp_path / "file").write_text("")
     with pytest.raises(ResourceError, match="file"):
