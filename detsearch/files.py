@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from detsearch.errors import ResourceError
+from detsearch.errors import RecipeError, ResourceError
 
 
 @contextmanager
@@ -31,6 +32,32 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # gone if all went well; where nothing could be written, its folder may be missing
             partial.unlink()
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder beside `path` to fill, which takes its name when the block ends well; else nothing is left of it.
+
+    RecipeError where `path` is there already and no empty folder, ResourceError for whatever the disk refuses.
+    """
+    path = path.absolute()
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        if path.exists() and not (path.is_dir() and next(path.iterdir(), None) is None):
+            hint = "choose another one; nothing is overwritten"
+            raise RecipeError(str(path), "a new or an empty folder", "one that holds something", hint)
+        partial.mkdir(parents=True)
+        yield partial
+        if path.exists():
+            path.rmdir()  # which fails if something has come into it
+        partial.rename(path)
+    except OSError as error:
+        where, reason = str(error.filename or path), error.strerror or str(error)
+        raise ResourceError(
+            where, "files that can be read and written", reason, "free space, or see to rights"
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _to_disk(path: Path) -> None:

@@ -1,9 +1,9 @@
-"""``data check``: what is in a dataset, and what is wrong with it."""
+"""``data check`` and ``data convert``: what is in a dataset and what is wrong with it; the same in another format."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -12,8 +12,9 @@ from detsearch.cli.output import print_json, say
 
 
 def register(app: typer.Typer) -> None:
-    commands = typer.Typer(no_args_is_help=True, help="Look at datasets.")
+    commands = typer.Typer(no_args_is_help=True, help="Look at datasets, and convert them.")
     commands.command()(check)
+    commands.command()(convert)
     app.add_typer(commands, name="data")
 
 
@@ -46,3 +47,31 @@ def check(
             say(f"drawn: {path}")
     if not report.usable:
         raise typer.Exit(2)
+
+
+def convert(
+    file: Annotated[str, typer.Argument(help="Data file (YAML), or `synthetic`.")],
+    to: Annotated[Literal["coco", "voc", "yolo", "bdd"], typer.Option(help="Format to write.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="New or empty folder; nothing is overwritten.")],
+    split: Annotated[
+        list[str] | None, typer.Option(help="Split to convert; may be repeated. All if not given.")
+    ] = None,
+    images: Annotated[
+        Literal["copy", "link"],
+        typer.Option(help="Copy the image files, or link to them: hard links, on the same file system."),
+    ] = "copy",
+    json: options.Json = False,
+) -> None:
+    """Write a dataset in another format, with images and a data file that can be used at once.
+
+    What the format has no place for is said in one line, with how often it occurred.
+    """
+    from detsearch.data.convert import convert as convert_data
+    from detsearch.runs.data import open_datafile
+
+    found = convert_data(open_datafile(file), to, out, splits=split or (), link=images == "link")
+    if json:
+        print_json(found.to_json())
+        return
+    for line in found.lines():
+        say(line)

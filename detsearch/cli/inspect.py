@@ -128,11 +128,17 @@ def space(recipe: options.Recipe = None, settings: options.Set = None, json: opt
         say(f"{part}, {len(texts)}: {'; '.join(texts)}")
 
 
-def schema(kind: Annotated[Literal["train", "search"], typer.Argument(help="Kind of recipe.")]) -> None:
-    """Print the JSON Schema of a recipe, for editors."""
+def schema(
+    kind: Annotated[Literal["train", "search", "data"], typer.Argument(help="Kind of recipe; data: a data file.")],
+) -> None:
+    """Print the JSON Schema of a recipe or a data file, for editors."""
+    from detsearch.data.datafile import datafile_schema
     from detsearch.runs.settings import SearchRecipe, TrainRecipe
 
-    print_json((TrainRecipe if kind == "train" else SearchRecipe).model_json_schema())
+    if kind == "data":
+        print_json(datafile_schema())
+    else:
+        print_json((TrainRecipe if kind == "train" else SearchRecipe).model_json_schema())
 
 
 def _resolve(detector: str, input: str | None) -> DetectorSpec:

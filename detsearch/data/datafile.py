@@ -6,20 +6,30 @@ splits:                         splits:                         height: 192
   train:                          train: train                  splits:
     images: train2017             val: val                        train: {images: 200, seed: 1}
     annotations: ann/train.json   test: [test, extra]             val: {images: 50, seed: 2}
+
+format: bdd                           format: yolo                        format: yolo
+root: ../datasets/bdd100k             config: ../datasets/mine/data.yaml  root: ../datasets/mine
+splits:                                                                   names: [dog, cat]
+  train:                                                                  splits:
+    images: images/100k/train                                               train: images/train
+    labels: labels/det_20/det_train.json                                    val: [images/val, more.txt]
 """
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import or_
 from pathlib import Path
+from typing import Annotated, Any
 
-from pydantic import ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from detsearch.data.formats import FORMATS
 from detsearch.data.formats.base import DataFile
 from detsearch.errors import DataError
 from detsearch.yamlfile import explain, read_yaml
 
-__all__ = ["DataFile", "load_datafile"]
+__all__ = ["DataFile", "datafile_schema", "load_datafile"]
 
 
 def load_datafile(path: str | Path) -> DataFile:
@@ -35,3 +45,13 @@ def load_datafile(path: str | Path) -> DataFile:
     except ValidationError as problem:
         raise explain(problem, str(path), DataError) from problem
     return datafile.located(path)
+
+
+def datafile_schema() -> dict[str, Any]:
+    """JSON Schema of a data file of any format."""
+    kinds: Any = reduce(or_, FORMATS.values())
+    schema = TypeAdapter(Annotated[kinds, Field(discriminator="format")]).json_schema()
+    for kind in FORMATS.values():  # pydantic counts what has a default as optional; here it tells the formats apart
+        part = schema["$defs"][kind.__name__]
+        part["required"] = ["format", *part.get("required", [])]
+    return schema

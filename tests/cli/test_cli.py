@@ -33,8 +33,8 @@ def checkpoint(tmp_path: Path, data_file: Path, capsys: Out) -> Path:
 
 
 COMMANDS = [
-    "demo", "data check", "describe", "search structure", "study show", "report", "train", "eval", "predict", "latency",
-    "modules", "schema",
+    "demo", "data check", "data convert", "describe", "search structure", "study show", "report", "train", "eval",
+    "predict", "latency", "modules", "schema",
 ]  # fmt: skip
 
 
@@ -93,6 +93,30 @@ def test_data_check_of_broken_data_is_2(tmp_path: Path, capsys: Out) -> None:
     assert run(["data", "check", str(path), "--samples", str(tmp_path / "drawn")]) == MENDABLE
     assert "gone.jpg" in capsys.readouterr().out
     assert not (tmp_path / "drawn").exists()
+
+
+def test_data_convert(data_file: Path, tmp_path: Path, capsys: Out) -> None:
+    out = tmp_path / "voc"
+    command = ["data", "convert", str(data_file), "--to", "voc", "--out", str(out), "--split"]
+    command += ["train", "--split", "val"]
+    assert run(command) == OK
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("train: 8 images, ")
+    assert [line for line in lines if line.startswith("not kept: ")]
+    assert lines[-1] == f"data file: {out / 'dataset.yaml'}"
+    assert run(["data", "check", str(out / "dataset.yaml"), "--json"]) == OK
+    assert {name: split["images"] for name, split in json.loads(capsys.readouterr().out)["splits"].items()} == {
+        "train": 8,
+        "val": 4,
+    }
+    assert run(command) == MENDABLE  # nothing is overwritten
+    assert "a new or an empty folder" in capsys.readouterr().err
+    linked = ["data", "convert", str(out / "dataset.yaml"), "--to", "yolo", "--out", str(tmp_path / "yolo")]
+    assert run([*linked, "--images", "link", "--json"]) == OK
+    found = json.loads(capsys.readouterr().out)
+    assert found["images"] == {"train": 8, "val": 4}
+    image = next((out / "JPEGImages").iterdir())
+    assert image.stat().st_nlink == 2
 
 
 def test_eval_and_predict(checkpoint: Path, data_file: Path, tmp_path: Path, capsys: Out) -> None:
@@ -158,6 +182,11 @@ def test_modules_and_schema(capsys: Out) -> None:
     assert "budget" in schema["properties"]
 
 
+def test_schema_of_a_data_file(capsys: Out) -> None:
+    assert run(["schema", "data"]) == OK
+    assert "YoloFile" in json.loads(capsys.readouterr().out)["$defs"]
+
+
 def _not_a_checkpoint(folder: Path) -> str:
     path = folder / "other.pt"
     torch.save({"weights": torch.zeros(1)}, path)
@@ -176,6 +205,10 @@ def _not_a_checkpoint(folder: Path) -> str:
         ["describe", "retinanet_slim", "--colour"],
         ["dscribe"],
         ["data", "check", "nosuch.yaml"],
+        ["data", "convert", "nosuch.yaml", "--to", "coco", "--out", "out"],
+        ["data", "convert", "synthetic", "--to", "csv", "--out", "out"],
+        ["data", "convert", "synthetic", "--to", "coco"],
+        ["data", "convert", "synthetic", "--to", "coco", "--out", "out", "--split", "nosuch"],
         ["train", TINY],
         ["train", TINY, "--data", "nosuch.yaml"],
         ["train", TINY, "--data", "synthetic", "--set", "training.epoch=1"],

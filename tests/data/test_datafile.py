@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from detsearch.data.datafile import load_datafile
+from detsearch.data.datafile import datafile_schema, load_datafile
 from detsearch.data.formats import FORMATS
 from detsearch.errors import DataError
 from tests.data.makers import coco, datafile, voc, voc_object, voc_xml
@@ -72,6 +72,17 @@ def test_a_format_is_one_line_in_the_registry(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setitem(FORMATS, "mine", Mine)
     assert len(datafile(tmp_path, "format: mine\n" + SPLITS).split("train")) == 2
+
+
+def test_schema_tells_the_formats_apart() -> None:
+    schema = datafile_schema()
+    assert set(schema["discriminator"]["mapping"]) == set(FORMATS)
+    for kind in FORMATS.values():
+        part = schema["$defs"][kind.__name__]
+        assert part["additionalProperties"] is False
+        assert "format" in part["required"]
+    names = schema["$defs"]["YoloFile"]["properties"]["names"]["anyOf"]
+    assert [choice["type"] for choice in names] == ["array", "object", "null"]  # as a list or by number
 
 
 def test_voc_split_may_be_a_name_or_names(tmp_path: Path) -> None:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, StringConstraints, field_validator
 
 from detsearch.data.dataset import Dataset, require_same_classes
 from detsearch.data.defects import Action, Defect, Findings, Kind
 from detsearch.errors import DataError
 
 Name = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
+OneOrMore = Annotated[
+    tuple[Name, ...],
+    BeforeValidator(lambda raw: (raw,) if isinstance(raw, str) else raw, json_schema_input_type=Name | list[Name]),
+]
 SplitName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]+$")]
 
 
@@ -85,21 +89,7 @@ class DataFile(BaseModel, ABC):
         """
         parts: list[Dataset] = []
         for part in name.split("+"):
-            dataset, defects = self.inspect(part, decode=self.on_defect == "skip", masks=masks)
-            errors = [defect for defect in defects if defect.action in (Action.ERROR, Action.MASK_ERROR)]
-            if errors:
-                more = f" and {len(errors) - 1} more" if len(errors) > 1 else ""
-                raise DataError(
-                    errors[0].where,
-                    "sound data",
-                    f"{errors[0].kind}: {errors[0].detail}{more}",
-                    f"see `detsearch data check {self.where}`, or set 'on_defect: skip' in that file",
-                )
-            if not dataset.records:
-                raise DataError(f"{self.where}: splits.{part}", "at least one usable image", "none")
-            if self._first is not None:
-                require_same_classes(self._first, dataset)
-            self._first = self._first or dataset.subset(())
+            dataset, _ = self.sound(part, masks=masks)
             if dataset.has_masks:
                 dataset = replace(dataset, records=tuple(r.only(r.outlined()) for r in dataset.records))
             parts.append(dataset)
@@ -107,6 +97,28 @@ class DataFile(BaseModel, ABC):
             bare = ", ".join(part.split for part in parts if not part.has_masks)
             raise DataError(f"{self.where}: splits {name}", "masks in every split or in none", f"none in {bare}")
         return Dataset.merge(parts)
+
+    def sound(
+        self, split: str, *, masks: bool = False, tolerated: Collection[Action] = ()
+    ) -> tuple[Dataset, list[Defect]]:
+        """One split as it stands in the file, and the defects that are no errors, or of an action that is `tolerated`;
+        DataError as in `split`."""
+        dataset, defects = self.inspect(split, decode=self.on_defect == "skip", masks=masks)
+        errors = [d for d in defects if d.action in {Action.ERROR, Action.MASK_ERROR}.difference(tolerated)]
+        if errors:
+            more = f" and {len(errors) - 1} more" if len(errors) > 1 else ""
+            raise DataError(
+                errors[0].where,
+                "sound data",
+                f"{errors[0].kind}: {errors[0].detail}{more}",
+                f"see `detsearch data check {self.where}`, or set 'on_defect: skip' in that file",
+            )
+        if not dataset.records:
+            raise DataError(f"{self.where}: splits.{split}", "at least one usable image", "none")
+        if self._first is not None:
+            require_same_classes(self._first, dataset)
+        self._first = self._first or dataset.subset(())
+        return dataset, defects
 
     def inspect(self, split: str, *, decode: bool = False, masks: bool = False) -> tuple[Dataset, list[Defect]]:
         """The sound images of one split, and every defect found in it; with `decode`, every image is decoded whole,

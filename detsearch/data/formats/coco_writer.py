@@ -1,42 +1,31 @@
-"""Writes any dataset as COCO: the synthetic set for other programs, for one."""
+"""Writes COCO: ``SPLIT/NAME.jpg`` and ``annotations/SPLIT.json``. Nothing is lost; `difficult` becomes ``ignore``."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from detsearch.data.dataset import Dataset
+from detsearch.data.formats.writer import Writer
 from detsearch.data.masks import to_coco
-from detsearch.errors import ResourceError
-from detsearch.files import write_json
 
 
-def write_coco(dataset: Dataset, folder: Path, split: str) -> Path:
-    """Write ``folder/split/ID.png`` and ``folder/annotations/split.json``; the path of the latter.
+class CocoWriter(Writer):
+    images = "{split}"
 
-    The JSON is written last and at once, so where it exists the images are complete. ResourceError if the folder cannot
-    be written.
-    """
-    path = folder / "annotations" / f"{split}.json"
-    try:
-        for parent in (folder / split, path.parent):
-            parent.mkdir(parents=True, exist_ok=True)
-        for record in dataset.records:
-            image = Image.fromarray(record.load().permute(1, 2, 0).numpy())
-            image.save(folder / split / f"{record.image_id}.png")
-    except OSError as problem:
-        raise ResourceError(str(folder), "a writable folder", problem.strerror or str(problem)) from problem
-    write_json(path, _content(dataset))
-    return path
+    def write(self, dataset: Dataset, names: Sequence[str], folder: Path) -> dict[str, str]:
+        path = folder / "annotations" / f"{dataset.split}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(_content(dataset, names), ensure_ascii=False), encoding="utf-8")
+        return {"images": dataset.split, "annotations": path.relative_to(folder).as_posix()}
 
 
-def _content(dataset: Dataset) -> dict[str, list[dict[str, Any]]]:
+def _content(dataset: Dataset, names: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for record in dataset.records:
-        name = f"{record.image_id}.png"
+    for record, name in zip(dataset.records, names, strict=True):
         images.append({"id": record.image_id, "file_name": name, "width": record.width, "height": record.height})
         rows = zip(record.boxes.tolist(), record.labels.tolist(), record.area.tolist(), record.crowd, strict=True)
         for i, ((x1, y1, x2, y2), label, area, crowd) in enumerate(rows):
@@ -48,6 +37,8 @@ def _content(dataset: Dataset) -> dict[str, list[dict[str, Any]]]:
                 "area": area,
                 "iscrowd": int(crowd),
             }
+            if record.difficult[i]:
+                annotation["ignore"] = 1
             outline = None if record.segmentations is None else record.segmentations[i]
             if outline is not None:
                 annotation["segmentation"] = to_coco(outline)

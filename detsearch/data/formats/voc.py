@@ -13,16 +13,16 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 from xml.etree.ElementTree import Element, ParseError
 
 from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import fromstring
-from pydantic import BeforeValidator, Field, PrivateAttr
+from pydantic import Field, PrivateAttr
 
 from detsearch.data.dataset import Dataset
 from detsearch.data.defects import Action, Findings, Kind
-from detsearch.data.formats.base import DataFile, Name, SplitName
+from detsearch.data.formats.base import DataFile, OneOrMore, SplitName
 from detsearch.data.formats.builder import RecordBuilder, finite
 from detsearch.data.formats.image_files import Unusable, malformed, placed, stored_size
 from detsearch.data.paths import inside
@@ -30,8 +30,6 @@ from detsearch.data.reading import MAX_IMAGE_BYTES, MAX_SET_BYTES, read_bytes, r
 from detsearch.errors import DataError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG", ".bmp", ".webp")
-
-Lists = Annotated[tuple[Name, ...], BeforeValidator(lambda raw: (raw,) if isinstance(raw, str) else raw)]
 
 
 class VocFile(DataFile):
@@ -43,8 +41,9 @@ class VocFile(DataFile):
 
     format: Literal["voc"] = "voc"
     root: Path = Field(Path("."), description="Folder of the dataset, relative to the data file")
-    splits: Mapping[SplitName, Lists] = Field(min_length=1)
+    splits: Mapping[SplitName, OneOrMore] = Field(min_length=1)
     _found: tuple[str, ...] | None = PrivateAttr(None)
+    _parsed: dict[str, _Annotation] = PrivateAttr(default_factory=dict)  # what finds the classes is read for the split
 
     def located(self, path: Path) -> VocFile:
         return super().located(path).model_copy(update={"root": path.parent / self.root})
@@ -75,7 +74,7 @@ class VocFile(DataFile):
         )
 
     def _read_image(self, name: str, image_id: int, labels: Mapping[str, int], findings: Findings) -> RecordBuilder:
-        annotation = _annotation(self.root, name)
+        annotation = self._annotation(name)
         path = _image_path(self.root, name, annotation.filename)
         width, height = annotation.size or stored_size(path)  # some tools write no size, or 0
         builder = RecordBuilder(image_id=image_id, path=path, width=width, height=height, findings=findings)
@@ -92,6 +91,11 @@ class VocFile(DataFile):
                 box = (xmin - (xmin < xmax), ymin - (ymin < ymax), xmax, ymax)
                 builder.add(box, labels[item.name], where=where, difficult=item.difficult)
         return builder
+
+    def _annotation(self, name: str) -> _Annotation:
+        if name not in self._parsed:
+            self._parsed[name] = _annotation(self.root, name)
+        return self._parsed[name]
 
     def _names(self, split: str) -> list[str]:
         names: list[str] = []
@@ -110,7 +114,7 @@ class VocFile(DataFile):
             names: set[str] = set()
             for name in sorted({name for split in self.splits for name in self._names(split)}):
                 try:
-                    names.update(item.name for item in _annotation(self.root, name).objects)
+                    names.update(item.name for item in self._annotation(name).objects)
                 except Unusable:
                     continue  # reported where the split is read
             if not names:
@@ -176,6 +180,6 @@ def _numbers(parent: Element | None, names: tuple[str, ...]) -> list[float] | No
 def _image_path(root: Path, name: str, filename: str) -> Path:
     """The image called as its annotation; else the one that the annotation names, which must not leave the root."""
     named = placed(root, "JPEGImages", filename) if filename else None
-    candidates = [placed(root, "JPEGImages", name + extension) for extension in EXTENSIONS]
+    candidates = (placed(root, "JPEGImages", name + extension) for extension in EXTENSIONS)
     found = next((path for path in candidates if path.is_file()), None)
-    return found or named or candidates[0]
+    return found or named or root / "JPEGImages" / (name + EXTENSIONS[0])

@@ -23,7 +23,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from detsearch.data import images
 from detsearch.data.dataset import Dataset
 from detsearch.data.defects import Action, Findings, Kind
-from detsearch.data.formats.base import DataFile, Name, SplitName
+from detsearch.data.formats.base import DataFile, Name, OneOrMore, SplitName
 from detsearch.data.formats.builder import RecordBuilder
 from detsearch.data.formats.image_files import Unusable, malformed, placed, stored_size
 from detsearch.data.paths import inside
@@ -50,8 +50,12 @@ def _differing(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
-Names = Annotated[tuple[Name, ...], Field(min_length=1), BeforeValidator(_in_order), AfterValidator(_differing)]
-Places = Annotated[tuple[Name, ...], BeforeValidator(lambda raw: (raw,) if isinstance(raw, str) else raw)]
+Names = Annotated[
+    tuple[Name, ...],
+    Field(min_length=1),
+    BeforeValidator(_in_order, json_schema_input_type=list[Name | int] | dict[int, Name | int]),
+    AfterValidator(_differing),
+]
 
 
 class YoloConfig(BaseModel):
@@ -60,9 +64,9 @@ class YoloConfig(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     path: Name | None = None
-    train: Places | None = None
-    val: Places | None = None
-    test: Places | None = None
+    train: OneOrMore | None = None
+    val: OneOrMore | None = None
+    test: OneOrMore | None = None
     names: Names
     nc: int | None = None
 
@@ -85,7 +89,7 @@ class YoloFile(DataFile):
     config: Path | None = Field(None, description="The set's own data.yaml, relative to the data file")
     root: Path | None = Field(None, description="Folder of the dataset, relative to the data file")
     names: Names | None = Field(None, description="All class names by number: a list, or a mapping from 0 on")
-    splits: Mapping[SplitName, Places] = Field({}, description="Folder or list of the images, or several")
+    splits: Mapping[SplitName, OneOrMore] = Field({}, description="Folder or list of the images, or several")
 
     def located(self, path: Path) -> YoloFile:
         root = None if self.root is None else path.parent / self.root
@@ -240,10 +244,10 @@ def _add(builder: RecordBuilder, fields: list[str], labels: list[int | None], wh
     points = np.clip(np.reshape(rest, (-1, 2)), 0, 1) * [width, height]
     (x1, y1), (x2, y2) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
     outline = builder.outline([points.ravel().tolist()], where) if findings.masks else None
-    builder.add((x1, y1, x2, y2), label, where=where, area=polygon_area(points) or None, segmentation=outline)
+    builder.add((x1, y1, x2, y2), label, where=where, area=abs(signed_area(points)) or None, segmentation=outline)
 
 
-def polygon_area(points: NDArray[np.float64]) -> float:
-    """Of a polygon (P, 2), by the shoelace formula."""
+def signed_area(points: NDArray[np.float64]) -> float:
+    """Of a polygon (P, 2), by the shoelace formula: positive where x turns towards y."""
     after = np.roll(points, -1, axis=0)
-    return float(abs(np.sum(points[:, 0] * after[:, 1] - points[:, 1] * after[:, 0])) / 2)
+    return float(np.sum(points[:, 0] * after[:, 1] - points[:, 1] * after[:, 0]) / 2)

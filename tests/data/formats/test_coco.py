@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from detsearch.data.convert import convert
 from detsearch.data.datafile import load_datafile
 from detsearch.data.defects import Action, Kind
-from detsearch.data.formats.coco_writer import write_coco
 from detsearch.data.masks import RunLengths, decode
 from detsearch.errors import DataError
 from tests.data.makers import coco, coco_content, datafile, save_image
@@ -292,11 +292,10 @@ def test_tiny_coco(tiny_coco: Path, tmp_path: Path) -> None:
 
 
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
-    (tmp_path / "synthetic.yaml").write_text("format: synthetic\nsplits: {train: {images: 4, seed: 3}}\n")
-    original = load_datafile(tmp_path / "synthetic.yaml").split("train", masks=True)
-    write_coco(original, tmp_path / "out", "train")
-    text = "format: coco\nroot: out\nsplits: {train: {images: train, annotations: annotations/train.json}}\n"
-    again = datafile(tmp_path, text).split("train", masks=True)
+    synthetic = datafile(tmp_path, "format: synthetic\nsplits: {train: {images: 4, seed: 3}}\n")
+    original = synthetic.split("train", masks=True)
+    assert convert(synthetic, "coco", tmp_path / "out").lost == {}
+    again = load_datafile(tmp_path / "out" / "dataset.yaml").split("train", masks=True)
     assert (again.classes, again.category_ids) == (original.classes, original.category_ids)
     for one, other in zip(original.records, again.records, strict=True):
         assert np.array_equal(one.boxes, other.boxes)

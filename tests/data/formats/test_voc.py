@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from defusedxml.ElementTree import fromstring
 
 from detsearch.data.defects import Action, Kind
+from detsearch.data.formats import voc as reader
 from detsearch.errors import DataError
 from tests.data.makers import datafile, save_image, voc, voc_object, voc_xml
 
@@ -137,6 +139,25 @@ def test_list_that_is_missing_empty_or_outside(tmp_path: Path) -> None:
             datafile(tmp_path, f"format: voc\nroot: set\nclasses: [dog]\nsplits: {{train: {split}}}\n").split("train")
     with pytest.raises(DataError, match=r"splits\.train: expected at least one usable image, got none"):
         voc(tmp_path, voc_xml(DOG), "classes: [dog]", names="\n").split("train")
+
+
+def test_each_annotation_is_parsed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    voc(tmp_path, voc_xml(DOG))
+    data = datafile(tmp_path, "format: voc\nroot: set\nsplits: {train: train, val: [train]}\n")
+    parsed: list[bytes] = []
+    monkeypatch.setattr(reader, "fromstring", lambda text: parsed.append(text) or fromstring(text))
+    for split in (*data.splits, "train+val"):
+        assert data.split(split).classes == ("dog",)
+    assert len(parsed) == 1
+
+
+def test_an_annotation_that_is_huge(tmp_path: Path) -> None:
+    data = voc(tmp_path, voc_xml(DOG), "classes: [dog]")
+    with (tmp_path / "set" / "Annotations" / "a.xml").open("r+b") as file:
+        file.truncate(1 << 40)
+    _, (defect,) = data.inspect("train")
+    assert (defect.kind, defect.action) == (Kind.MALFORMED, Action.ERROR)
+    assert "at most 32 MiB" in defect.detail
 
 
 def test_bccd(bccd: Path, tmp_path: Path) -> None:

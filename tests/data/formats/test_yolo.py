@@ -11,9 +11,8 @@ import yaml
 
 from detsearch.data.datafile import load_datafile
 from detsearch.data.defects import Action, Kind
-from detsearch.data.formats import yolo as reader
 from detsearch.data.formats.base import DataFile
-from detsearch.data.formats.yolo import label_path
+from detsearch.data.formats.yolo import label_path, signed_area
 from detsearch.errors import DataError
 from tests.data.makers import datafile, save_image, yolo
 
@@ -299,4 +298,5 @@ def test_folders_are_searched_in_order_and_hidden_files_passed_over(tmp_path: Pa
 
 def test_area_of_a_polygon() -> None:
     square = np.array([[0, 0], [2, 0], [2, 2], [0, 2]], dtype=np.float64)
-    assert reader.polygon_area(square) == reader.polygon_area(square[::-1]) == 4
+    assert signed_area(square) == 4
+    assert signed_area(square[::-1]) == -4
