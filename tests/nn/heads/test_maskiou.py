@@ -84,17 +84,18 @@ def test_it_sees_features_and_the_mask_in_their_resolution() -> None:
 
 
 def test_loss_is_half_the_squared_error_of_those_that_meet_their_object() -> None:
+    """Drawn is what is more likely than not, and an object's what it covers half of."""
     head = _constant([0.9, 0.2])
-    drawn = torch.cat([_square(0, 0, 10, 10)] * 3)
-    wanted = torch.cat([_square(0, 0, 10, 10), _square(0, 0, 10, 5), _square(20, 20, 28, 28)])
+    drawn = torch.cat([_square(0, 0, 10, 10)] * 3) * 0.02 - 0.01
+    wanted = torch.cat([_square(0, 0, 10, 10), _square(0, 0, 10, 5), _square(20, 20, 28, 28)]) * 0.01 + 0.49
     labels = torch.tensor([0, 1, 0])
     pooled = torch.randn(3, 8, 14, 14)
-    losses = head.losses(pooled, drawn * 8.0 - 4.0, labels, wanted.float(), torch.tensor([0.8, 1.0, 1.0]))
+    losses = head.losses(pooled, drawn, labels, wanted, torch.tensor([0.8, 1.0, 1.0]))
     expected = 0.5 * ((0.9 - 0.8) ** 2 + (0.2 - 0.5) ** 2) / 2
     assert losses.keys() == {"maskiou"}
     assert losses["maskiou"].item() == pytest.approx(expected, abs=1e-6)
-    torch.testing.assert_close(head.convs.given[:, 8].amax(dim=(1, 2)), torch.full((3,), 4.0).sigmoid())
-    none = head.losses(pooled[2:], drawn[2:] * 8.0 - 4.0, labels[2:], wanted[2:].float(), torch.ones(1))
+    torch.testing.assert_close(head.convs.given[:, 8].amax(dim=(1, 2)), torch.full((3,), 0.01).sigmoid())
+    none = head.losses(pooled[2:], drawn[2:], labels[2:], wanted[2:], torch.ones(1))
     assert none["maskiou"].item() == 0
     none["maskiou"].backward()
     assert all(p.grad is not None and not p.grad.any() for p in head.parameters())
