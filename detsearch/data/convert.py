@@ -22,7 +22,7 @@ from PIL import Image
 from detsearch.data import images
 from detsearch.data.datafile import load_datafile
 from detsearch.data.dataset import Dataset, ImageRecord
-from detsearch.data.defects import Action, Findings
+from detsearch.data.defects import Action, Findings, Kind
 from detsearch.data.formats import WRITERS
 from detsearch.data.formats.base import DataFile
 from detsearch.errors import DataError, ResourceError
@@ -70,7 +70,7 @@ def convert(datafile: DataFile, to: str, folder: Path, *, splits: Sequence[str] 
     for split in dict.fromkeys(splits or datafile.splits):
         dataset, defects = datafile.sound(split, masks=True, tolerated=(Action.MASK_ERROR,))
         sets.append(dataset)
-        mended.update(f"{defect.kind}" for defect in defects)
+        mended.update(f"{defect.kind}" for defect in defects if defect.kind is not Kind.MISSING_MASK)
     classes = sets[0].classes
     _check_names(datafile, classes)
     names = _file_names(record for dataset in sets for record in dataset.records)

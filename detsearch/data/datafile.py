@@ -39,7 +39,9 @@ def load_datafile(path: str | Path) -> DataFile:
     kind = FORMATS.get(raw["format"]) if isinstance(raw.get("format"), str) else None
     if kind is None:
         received = repr(raw["format"]) if "format" in raw else "nothing"
-        raise DataError(f"{path}: format", f"one of {', '.join(FORMATS)}", received)
+        yolo = "format" not in raw and "names" in raw and "train" in raw
+        hint = f"a data.yaml of YOLO goes into a data file: 'format: yolo' and 'config: {path.name}'" if yolo else None
+        raise DataError(f"{path}: format", f"one of {', '.join(FORMATS)}", received, hint)
     try:
         datafile = kind.model_validate(raw)
     except ValidationError as problem:

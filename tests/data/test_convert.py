@@ -204,7 +204,7 @@ def test_real_coco_and_back(tiny_coco: Path, tmp_path: Path) -> None:
             expected = record.only(record.targets) if to == "yolo" else record
             np.testing.assert_allclose(found.boxes, expected.boxes, atol=2e-3)
             assert np.array_equal(found.labels, expected.labels)
-            assert (found.load() == record.load()).all()
+        assert (found.load() == record.load()).all()
 
 
 def test_masks_in_parts_cover_the_same_once_they_are_joined(tiny_coco: Path, tmp_path: Path) -> None:
@@ -264,6 +264,7 @@ def test_objects_without_mask_are_converted_all_the_same(tmp_path: Path) -> None
     done = convert(source, "bdd", tmp_path / "out")
     assert done.boxes == {"train": 2}
     assert "masks" not in done.lost
+    assert done.mended == {}
 
 
 @pytest.mark.parametrize("to", FORMATS)

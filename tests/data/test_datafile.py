@@ -19,6 +19,7 @@ SPLITS = "splits: {train: {images: 2, seed: 0}}\n"
     [
         (SPLITS, "format: expected one of coco, voc, bdd, yolo, synthetic, got nothing"),
         ("format: yaml\n" + SPLITS, "format: expected one of coco, voc, bdd, yolo, synthetic, got 'yaml'"),
+        ("train: images\nnames: [a]\n", "format: .*, got nothing; .*'format: yolo' and 'config: data.yaml'"),
         ("format: [coco]\n" + SPLITS, "format: expected one of"),
         ("format: synthetic\n", "splits: expected this key, got nothing"),
         ("format: synthetic\nsplits: {}\n", "splits: expected"),
