@@ -37,14 +37,14 @@ def sample(number: int) -> list[CodedResNetSpec]:
 
 
 def test_partial_order_in_which_cost_grows() -> None:
-    specs = sample(500)
+    specs = sample(300)
     order = np.array([[leq(a, b) for b in specs] for a in specs])
     assert order.diagonal().all()
     assert not (order & order.T & ~np.eye(len(specs), dtype=bool)).any()
     steps = order.astype(np.float32)
     assert not ((steps @ steps > 0) & ~order).any()
     comparable = [(specs[a], specs[b]) for a, b in np.argwhere(order) if a != b]
-    assert len(comparable) > 1000
+    assert len(comparable) > 500
     assert any(a.groups != b.groups for a, b in comparable)
     assert any(a.group_width != b.group_width for a, b in comparable)
     for a, b in comparable:

@@ -137,8 +137,8 @@ def test_nested_modules_and_absent_ones() -> None:
 def test_fields_are_listed_with_defaults_and_what_they_accept() -> None:
     found = {field.name: field for field in module_fields(FPNSpec)}
     assert found["levels"] == ("levels", "integers joined by '-'", "3-4-5-6-7")
-    assert found["extra_from"] == ("extra_from", "p5 or c5", "p5")
-    assert module_fields(TimmSpec) == [("model", "a word", None)]
+    assert found["extra_from"] == ("extra_from", "p5 or c5 or pool", "p5")
+    assert module_fields(TimmSpec) == [("model", "a word", None), ("last", "an integer", "5")]
     for descriptor in TOY_CATALOGUE:
         assert [field.name for field in module_fields(descriptor.spec, TOY_CATALOGUE)] == [
             field.name for field in fields(descriptor.spec)
@@ -152,7 +152,7 @@ def test_fields_are_listed_with_defaults_and_what_they_accept() -> None:
         ("resnet18/fpm/retinanet@512x512", "character 10: expected a module, got 'fpm'; did you mean fpn?"),
         (
             "resnet18/fpn(widht=9)/retinanet@512x512",
-            "character 14: expected a field of fpn (levels, width, extra_from), got 'widht'; did you mean width?",
+            "character 14: expected a field of fpn (levels, width, extra_from, norm), got 'widht'; did you mean width?",
         ),
         ("resnet18/fpn(width=a)/retinanet@512x512", "character 20: expected an integer for fpn field 'width', got 'a'"),
         ("resnet18/fpn(width=9999999999999999999999)/retinanet@512x512", "expected an integer"),
@@ -175,7 +175,7 @@ def test_fields_are_listed_with_defaults_and_what_they_accept() -> None:
         ("resnet18/resnet18/fpn/retinanet@512x512", "character 10: expected parts in the order"),
         ("fpn/retinanet@512x512", "expected a backbone, got none"),
         ("resnet18/fpn@512x512", "expected a head, got none"),
-        ("resnet18/retinanet@512x512", "neck beside retinanet: expected any neck, got none"),
+        ("resnet18/2fc@512x512", "proposals beside 2fc: expected any proposals, got none"),
         ("resnet18/fpn/retinanet", "expected network@WxH"),
         ("resnet18/fpn/retinanet@512", "expected WxH in pixels"),
         ("resnet18/fpn/retinanet@0x512", "input width: expected 1 to 16384 pixels, got 0"),

@@ -32,7 +32,7 @@ MEMBERS = list(SPACE.all())
 
 
 @dataclass(frozen=True)
-class Cascade(ModuleSpec):
+class Stacked(ModuleSpec):
     """A third party's head with a number of stages, more of which are deeper, and a kind that has no order."""
 
     stages: int = 3
@@ -44,8 +44,8 @@ KNOWN = Catalogue(
         *MODULES,
         Descriptor(
             slot="head",
-            token="cascade",
-            spec=Cascade,
+            token="stacked",
+            spec=Stacked,
             builder="toys:build",
             summary="",
             beside={"proposals": (ABSENT,)},
@@ -136,18 +136,18 @@ def test_networks_are_ordered_whatever_their_input() -> None:
 
 
 def test_a_third_partys_order_is_respected() -> None:
-    def cascade(fields: str, levels: str = "3-4-5") -> DetectorSpec:
-        return parse_detector(f"resnet18/fpn(levels={levels})/cascade({fields})@512x512", KNOWN)
+    def stacked(fields: str, levels: str = "3-4-5") -> DetectorSpec:
+        return parse_detector(f"resnet18/fpn(levels={levels})/stacked({fields})@512x512", KNOWN)
 
-    assert leq(cascade("stages=2"), cascade("stages=4"), KNOWN)
-    assert not leq(cascade("stages=4"), cascade("stages=2"), KNOWN)
-    assert not leq(cascade("stages=2"), cascade("stages=4,kind=other"), KNOWN)
-    assert not leq(cascade("stages=2"), cascade("stages=4", "3-4"), KNOWN)
+    assert leq(stacked("stages=2"), stacked("stages=4"), KNOWN)
+    assert not leq(stacked("stages=4"), stacked("stages=2"), KNOWN)
+    assert not leq(stacked("stages=2"), stacked("stages=4,kind=other"), KNOWN)
+    assert not leq(stacked("stages=2"), stacked("stages=4", "3-4"), KNOWN)
 
 
 def test_an_empty_slot_is_comparable_with_an_empty_slot_only() -> None:
-    without = parse_detector("resnet18/cascade@512x512", KNOWN)
-    with_neck = parse_detector("resnet18/fpn(levels=3-4-5)/cascade@512x512", KNOWN)
+    without = parse_detector("resnet18/stacked@512x512", KNOWN)
+    with_neck = parse_detector("resnet18/fpn(levels=3-4-5)/stacked@512x512", KNOWN)
     assert leq(without, without, KNOWN)
     assert not leq(without, with_neck, KNOWN)
     assert not leq(with_neck, without, KNOWN)

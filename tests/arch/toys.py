@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import re
 from dataclasses import dataclass
-from typing import Final, Literal, Self
+from typing import Final, Literal, Self, get_args
 
 from hypothesis import strategies as st
 
@@ -13,8 +13,9 @@ from detsearch.arch.blockcode import BLOCKS, STEMS, Block, BlockCode
 from detsearch.arch.catalogue import ABSENT, WORD, Catalogue, Descriptor
 from detsearch.arch.modules import MODULES
 from detsearch.arch.modules.backbones import CLASSICAL, CodedResNetSpec, TimmSpec
-from detsearch.arch.modules.heads import RetinaNetHeadSpec
-from detsearch.arch.modules.necks import FPNSpec
+from detsearch.arch.modules.fields import LayerNorm
+from detsearch.arch.modules.heads import BoxLoss, FCOSHeadSpec, RetinaNetHeadSpec
+from detsearch.arch.modules.necks import ExtraFrom, FPNSpec, PAFPNSpec
 from detsearch.arch.spec import NORMS, DetectorSpec, ModuleSpec, NetworkSpec
 from detsearch.types import InputSize
 
@@ -167,22 +168,34 @@ def block_codes(
     return st.builds(BlockCode, st.sampled_from(blocks), bases, stages)
 
 
-def _coded(code: BlockCode, stem: str, in_1x1: bool) -> CodedResNetSpec:
-    bottleneck = code.block in ("bottleneck", "Xbottleneck")
-    return CodedResNetSpec(code, stem, "1x1" if in_1x1 and bottleneck else "3x3")  # type: ignore[arg-type]
+def _coded(code: BlockCode, stem: str, in_1x1: bool, groups: int, group_width: int, last: int) -> CodedResNetSpec:
+    bottleneck, grouped = code.block in ("bottleneck", "Xbottleneck"), code.block == "Xbottleneck"
+    stride_in = "1x1" if in_1x1 and bottleneck else "3x3"
+    return CodedResNetSpec(code, stem, stride_in, groups * grouped, group_width * grouped, last)  # type: ignore[arg-type]
 
 
-coded = st.builds(_coded, block_codes(), st.sampled_from(STEMS), st.booleans()) | st.sampled_from(
+few, lasts = st.integers(0, 64), st.integers(2, 5)
+widths, depths, layer_norms = (
+    st.just(0) | st.integers(8, 2048),
+    st.integers(1, 16),
+    st.sampled_from(get_args(LayerNorm)),
+)
+coded = st.builds(_coded, block_codes(), st.sampled_from(STEMS), st.booleans(), few, few, lasts) | st.sampled_from(
     list(CLASSICAL.values())
 )
-timm = st.builds(TimmSpec, st.from_regex(r"[a-z0-9_]{1,20}(\.[a-z0-9_]{1,9})?", fullmatch=True))
-fpn = st.builds(
-    FPNSpec,
-    st.sets(st.integers(2, 7), min_size=1).map(lambda levels: tuple(sorted(levels))),
-    st.integers(8, 2048),
-    st.sampled_from(["p5", "c5"]),
+timm = st.builds(TimmSpec, st.from_regex(r"[a-z0-9_]{1,20}(\.[a-z0-9_]{1,9})?", fullmatch=True), lasts)
+fpn = st.sampled_from([FPNSpec, PAFPNSpec]).flatmap(
+    lambda kind: st.builds(
+        kind,
+        st.sets(st.integers(2, 7), min_size=1).map(lambda levels: tuple(sorted(levels))),
+        st.integers(8, 2048),
+        st.sampled_from(get_args(ExtraFrom)),
+        layer_norms,
+    )
 )
-retinanet = st.builds(RetinaNetHeadSpec, st.just(0) | st.integers(8, 2048), st.integers(1, 16), st.floats(0.5, 32))
+one_stage = st.builds(
+    RetinaNetHeadSpec, widths, depths, st.floats(0.5, 32), layer_norms, st.sampled_from(get_args(BoxLoss))
+) | st.builds(FCOSHeadSpec, widths, depths, layer_norms)
 inputs = st.builds(InputSize, st.integers(128, 16384), st.integers(128, 16384))
 
 
@@ -192,7 +205,7 @@ def detectors(*, toys: bool = False) -> st.SearchStrategy[DetectorSpec]:
         NetworkSpec,
         backbone=coded | timm | scalars if toys else coded | timm,
         neck=fpn,
-        head=retinanet | heads if toys else retinanet,
+        head=one_stage | heads if toys else one_stage,
         norm=st.sampled_from(NORMS),
     )
     return st.builds(lambda network, size: network.at(size), networks, inputs)

@@ -6,6 +6,7 @@ from pathlib import Path
 from urllib.error import URLError
 
 import pytest
+import timm
 import torch
 import torchvision
 from torch import nn
@@ -125,6 +126,24 @@ def test_imagenet_from_the_cache(monkeypatch: pytest.MonkeyPatch, published: dic
     net = _net()
     load_pretrained(net, "imagenet")
     assert torch.equal(net.stem.conv1.weight, published["conv1.weight"])  # type: ignore[union-attr,arg-type]
+
+
+def test_imagenet_from_timm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the one network that torchvision publishes none of; without what the backbone has not."""
+    asked: list[str] = []
+    create = timm.create_model
+
+    def untrained(name: str, *, pretrained: bool) -> nn.Module:
+        asked.append(name)
+        assert pretrained
+        return create(name.partition(".")[0])
+
+    monkeypatch.setattr(timm, "create_model", untrained)
+    with torch.device("meta"):
+        net = _net("resnext101_32x4d(last=3)")
+        state, own = net.imagenet_state(), net.state_dict()
+    assert asked == ["resnext101_32x4d.gluon_in1k"]
+    assert {key: value.shape for key, value in state.items()} == {key: value.shape for key, value in own.items()}
 
 
 @pytest.mark.parametrize(
