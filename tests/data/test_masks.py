@@ -176,6 +176,28 @@ def test_a_polygon_that_leaves_the_image_is_cut() -> None:
     assert not mask[15:].any()
 
 
+@given(
+    st.integers(0, 2**32 - 1),
+    st.integers(1, 12),
+    st.integers(1, 12),
+    st.integers(3, 20),
+    st.sampled_from([0.3, 1.0, 4.0]),
+)
+def test_whatever_polygon_is_read_becomes_pixels(
+    seed: int, width: int, height: int, points: int, stretch: float
+) -> None:
+    """Crossing itself, on the grid or off it, partly outside: pycocotools' own union of its parts."""
+    rng = np.random.default_rng(seed)
+    raw = [(rng.uniform(-1, 2, (points, 2)) * [width, height]).ravel().tolist() for _ in range(1 + seed % 3)]
+    if seed % 2:
+        raw = [np.round(part).tolist() for part in raw]
+    outline = read_segmentation(raw, width, height)
+    size = max(1, round(width * stretch)), max(1, round(height * stretch))
+    ratio = np.tile([size[0] / width, size[1] / height], points)
+    parts = coco_masks.frPyObjects([(np.array(part) * ratio).tolist() for part in raw], size[1], size[0])
+    assert np.array_equal(decode([outline], (width, height), size)[0], coco_masks.decode(coco_masks.merge(parts)))
+
+
 def test_tiny_coco_to_the_pixel(tiny_coco: Path) -> None:
     content = json.loads((tiny_coco / "annotations" / "instances_val2017.json").read_text())
     sizes = {image["id"]: (image["width"], image["height"]) for image in content["images"]}
