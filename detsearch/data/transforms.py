@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
+from torch.nn.functional import interpolate
 from torchvision.transforms.v2 import functional as F
 
 from detsearch.types import InputSize
@@ -117,12 +118,13 @@ def resize(sample: Sample, width: int, height: int) -> Sample:
 
 
 def resize_masks(masks: Tensor, width: int, height: int) -> Tensor:
-    """Masks (M, h, w) uint8 as (M, `height`, `width`): a pixel belongs to an object that covers half of it or more."""
-    if masks.shape[1:] == (height, width):
-        return masks
+    """Masks (M, h, w) uint8 as (M, `height`, `width`): a pixel belongs to an object that covers its centre. To filter
+    them like images takes four times as long, for what differs by half a pixel at most."""
     if len(masks) == 0:
         return masks.new_zeros((0, height, width))
-    return (_resized(masks * 255, width, height) > 127).to(torch.uint8)
+    if masks.shape[1:] == (height, width):
+        return masks
+    return interpolate(masks[None], (height, width), mode="nearest-exact")[0]
 
 
 def crop(sample: Sample, left: int, top: int, width: int, height: int) -> Sample:
