@@ -35,7 +35,6 @@ class RegionPool(nn.Module):
     def __init__(self, features: FeatureSpec, size: int, sampling: int = 2) -> None:
         super().__init__()
         self.size, self.sampling = size, sampling
-        self.channels = features.channels[0]
         nearest = [
             min(range(len(features)), key=lambda i: abs(features.levels[i] - level))
             for level in range(FINEST, COARSEST + 1)
@@ -55,10 +54,12 @@ class RegionPool(nn.Module):
         if len(maps) == 1:
             return self._pooled(maps[0], rois, self.scales[0])
         level = self.level_of(boxes)
-        order = level.argsort(stable=True)
         counts = torch.bincount(level, minlength=len(maps)).tolist()
-        chunks = zip(maps, torch.split(rois[order], counts), self.scales, strict=True)
-        return torch.cat([self._pooled(*chunk) for chunk in chunks])[order.argsort()]
+        found = maps[0].new_empty((len(rois), maps[0].shape[1], self.size, self.size))
+        # Written in place: this is the largest tensor of a head, and another copy of it takes noticeable time.
+        for map_, rows, scale in zip(maps, torch.split(level.argsort(), counts), self.scales, strict=True):
+            found.index_copy_(0, rows, self._pooled(map_, rois[rows], scale).to(found.dtype))
+        return found
 
     def level_of(self, boxes: Tensor) -> Tensor:
         """(N,) int64: from which of the levels in `used` each box (N, 4) is pooled."""
