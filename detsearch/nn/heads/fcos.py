@@ -19,7 +19,7 @@ from detsearch.nn.ops.anchors import Anchors
 from detsearch.nn.ops.dense import best_pairs, best_places, per_place, precise
 from detsearch.nn.ops.losses import focal_loss, giou_loss
 from detsearch.nn.ops.nms import best_per_class
-from detsearch.nn.ops.places import assign, ranges
+from detsearch.nn.ops.places import assign
 from detsearch.nn.structures import Detections, ImageBatch, Proposals, Targets
 from detsearch.types import FeatureSpec
 
@@ -58,7 +58,7 @@ class FCOSHead(nn.Module):
         self.nms_threshold, self.max_detections = nms_threshold, max_detections
         self.towers = towers
         self.places = Anchors([[stride] for stride in strides], ratios=(1.0,))
-        self.ranges = ranges(strides)
+        self.strides = strides
         self.class_logits = nn.Conv2d(towers.width, num_classes, 3, padding=1)
         self.box_sides = nn.Conv2d(towers.width, 4, 3, padding=1)
         self.centreness = nn.Conv2d(towers.width, 1, 3, padding=1)
@@ -86,8 +86,8 @@ class FCOSHead(nn.Module):
         logits, sides, centred = (precise(torch.cat(part, dim=1)) for part in by_level)
         places = self.places(features, images.padded, sides.dtype)
         boxes = targets.boxes.to(sides.dtype)
-        sizes = [level.shape[1] for level in by_level[0]]
-        rows = assign(boxes, targets.valid, places, sizes, ranges=self.ranges, radius=self.radius)
+        grids = [(level.shape[-2], level.shape[-1]) for level in features]
+        rows = assign(boxes, targets.valid, grids, images.padded, strides=self.strides, radius=self.radius)
         positive, rows = rows >= 0, rows.clamp(min=0)
         number = positive.sum().clamp(min=1)
         if targets.boxes.shape[1] == 0:  # nothing to gather from; a row of padding stands in and is never used

@@ -11,7 +11,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from detsearch.nn.ops.matching import BACKGROUND, PAIRS
+from detsearch.nn.ops.matching import BACKGROUND
 
 REACH: Final = 8
 """Farthest side of an object that a level answers for, in strides: 64 pixels on P3."""
@@ -31,41 +31,62 @@ def ranges(strides: Sequence[int]) -> list[tuple[float, float]]:
 def assign(
     boxes: Tensor,
     valid: Tensor,
-    places: Tensor,
-    sizes: Sequence[int],
+    grids: Sequence[tuple[int, int]],
+    padded: tuple[int, int],
     *,
-    ranges: Sequence[tuple[float, float]],
+    strides: Sequence[int],
     radius: float,
 ) -> Tensor:
     """(B, A) int64: for every place the row of its object among `boxes` (B, M, 4) where `valid` (B, M), or BACKGROUND.
 
-    `places` (A, 4) are squares of one stride around each place, level by level, `sizes` their numbers. An object
-    may be answered for by a place that lies in it, is less than `radius` strides from its centre in x and y, and has
-    the object's farthest side within the level's range (both ends excluded); the smallest one is taken.
+    `grids` are height and width of each level's map, `padded` of the input; places stand where `ops.anchors` puts
+    them. An object may be answered for by a place that lies in it, is less than `radius` strides from its centre in x
+    and y, and has the object's farthest side within the level's range (both ends excluded); the smallest one is taken.
+    Only the few places of each level around the centre are looked at, not all pairs of place and object.
     """
     images, objects = valid.shape
+    places = sum(height * width for height, width in grids)
     if objects == 0:
-        return torch.full((images, len(places)), BACKGROUND, dtype=torch.int64, device=places.device)
-    x, y = ((places[:, :2] + places[:, 2:]) / 2).unbind(-1)
-    reach = radius * (places[:, 2] - places[:, 0])
-    low, high = (
-        torch.cat([places.new_full((size,), end) for size, end in zip(sizes, ends, strict=True)])
-        for ends in zip(*ranges, strict=True)
+        return torch.full((images, places), BACKGROUND, dtype=torch.int64, device=boxes.device)
+    steps = [(padded[0] // height, padded[1] // width) for height, width in grids]
+    starts = [sum(height * width for height, width in grids[:level]) for level in range(len(grids))]
+    bounds = [(radius * stride, low, high) for stride, (low, high) in zip(strides, ranges(strides), strict=True)]
+    whole = torch.tensor(
+        [(*g, *s, start) for g, s, start in zip(grids, steps, starts, strict=True)], device=boxes.device
     )
-    step = max(1, PAIRS // max(1, objects * len(places)))
-    chunks = zip(torch.split(boxes, step), torch.split(valid, step), strict=True)
-    return torch.cat([_assign(*chunk, x, y, reach, low, high) for chunk in chunks])
+    height, width, step_y, step_x, start = whole.unbind(1)
+    reach, low, high = torch.tensor(bounds, dtype=boxes.dtype, device=boxes.device).unbind(1)
+    # Strictly within the reach lie at most 2 * reach / step places; one more at each end, as divisions round.
+    window = [
+        2 + max(math.ceil(2 * limit / step[axis]) for (limit, _, _), step in zip(bounds, steps, strict=True))
+        for axis in (0, 1)
+    ]
+    x1, y1, x2, y2 = boxes[:, :, None].unbind(-1)  # (B, M, 1), beside (L) of the levels
+    column, fits_x, far_x = _around(x1, x2, step_x, width, reach, window[1])
+    row, fits_y, far_y = _around(y1, y2, step_y, height, reach, window[0])
+    farthest = torch.maximum(far_x[..., None, :], far_y[..., None])  # (B, M, L, rows, columns)
+    fits = fits_x[..., None, :] & fits_y[..., None] & valid[..., None, None, None]
+    fits &= (farthest > low[:, None, None]) & (farthest < high[:, None, None])
+    place = start[:, None, None] + row[..., None] * width[:, None, None] + column[..., None, :]
+    place = torch.where(fits, place, places).flatten(1)  # what does not fit goes to one more place, which is cut off
+
+    order = (LARGEST - (x2 - x1) * (y2 - y1)).squeeze(2).argsort(dim=1, descending=True, stable=True)
+    rank = order.argsort(dim=1)[..., None].expand(-1, -1, fits[0, 0].numel()).flatten(1)
+    best = rank.new_full((images, places + 1), objects).scatter_reduce_(1, place, rank, "amin")[:, :places]
+    rows = order.gather(1, best.clamp(max=objects - 1))
+    return rows.masked_fill_(best == objects, BACKGROUND)
 
 
-def _assign(boxes: Tensor, valid: Tensor, x: Tensor, y: Tensor, reach: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    x1, y1, x2, y2 = (coordinate.unsqueeze(-1) for coordinate in boxes.unbind(-1))  # (b, M, 1)
-    centre = torch.maximum((x - (x1 + x2) / 2).abs_(), (y - (y1 + y2) / 2).abs_())
-    fits = (centre < reach) & valid[..., None]
-    left, upper, right, lower = x - x1, y - y1, x2 - x, y2 - y
-    least = torch.minimum(torch.minimum(left, right), torch.minimum(upper, lower))
-    fits &= least > 0
-    most = torch.maximum(torch.maximum(left, right), torch.maximum(upper, lower))
-    fits &= (most > low) & (most < high)
-    area = (x2 - x1) * (y2 - y1)
-    best, index = torch.where(fits, LARGEST - area, -math.inf).max(dim=1)
-    return index.masked_fill_(best == -math.inf, BACKGROUND)
+def _around(
+    low: Tensor, high: Tensor, step: Tensor, count: Tensor, reach: Tensor, window: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Along one axis, each (B, M, L, window): places near the centre of sides `low`, `high` (B, M, 1) by their number,
+    whether they fit, and the distance of the farther side."""
+    centre = (low + high) / 2
+    first = ((centre - reach) / step).floor().long()
+    number = first[..., None] + torch.arange(window, device=first.device)
+    at = (number * step[:, None]).to(centre.dtype)
+    before, behind = at - low[..., None], high[..., None] - at
+    fits = ((at - centre[..., None]).abs() < reach[:, None]) & (torch.minimum(before, behind) > 0)
+    fits &= (number >= 0) & (number < count[:, None])
+    return number, fits, torch.maximum(before, behind)

@@ -109,8 +109,8 @@ def test_losses_are_divided_by_the_places_of_the_batch() -> None:
     maps, images = _input(dtype=torch.float64)
     targets = random_targets([5, 1], SIZES, 3, dtype=torch.float64)
     together = head.losses(maps, images, targets, None)
-    places, sizes = head.places(maps, images.padded, torch.float64), [64, 4]
-    rows = assign(targets.boxes, targets.valid, places, sizes, ranges=head.ranges, radius=head.radius)
+    grids = [(8, 8), (2, 2)]
+    rows = assign(targets.boxes, targets.valid, grids, images.padded, strides=MAPS.strides, radius=head.radius)
     numbers = (rows >= 0).sum(dim=1)
     alone = [
         head.losses(
