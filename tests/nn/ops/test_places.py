@@ -74,7 +74,7 @@ def test_the_smallest_object_is_answered_for() -> None:
 
 
 def test_the_ends_of_a_range_belong_to_no_level() -> None:
-    """A place whose object's farthest side is exactly 64 pixels away, on the border of P3 and P4, answers on neither."""
+    """Where an object's farthest side is exactly 64 pixels away, between P3 and P4, neither answers for it."""
     strides, padded = (8, 16), (128, 128)
     boxes = torch.tensor([[[0.0, 0, 128, 128]]])
     found = assign(boxes, torch.tensor([[True]]), _grids(strides, padded), padded, strides=strides, radius=RADIUS)
