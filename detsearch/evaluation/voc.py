@@ -52,10 +52,10 @@ def voc_ap(
     check_predictions((record.image_id for record in dataset.records), predictions, len(dataset.classes))
     truth, ignored = _truth(dataset)
     found = _found(dataset, predictions)
-    right, counts = match(found, truth, ignored, iou)
+    first, counts = match(found, truth, ignored, iou)
     objects = np.bincount(truth.labels[~ignored], minlength=len(dataset.classes))
     ends = np.searchsorted(found.labels[counts], np.arange(len(objects) + 1))
-    hits = right[counts]
+    hits = first[counts]
     per_class = {
         name: average_precision(hits[ends[k] : ends[k + 1]], int(objects[k]), convention)
         for k, name in enumerate(dataset.classes)
@@ -79,7 +79,8 @@ class Placed:
 def match(
     found: Placed, truth: Placed, ignored: NDArray[np.bool_], threshold: float
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Which of N detections are right, and which count at all: two (N,) arrays.
+    """Which of N detections are the first to claim an object, and which count at all: two (N,) arrays; right are those
+    that are both.
 
     `found` has the better ones of an image and class first; `truth`, M objects, is ordered by image, then label;
     `ignored` (M,).
@@ -89,9 +90,9 @@ def match(
     claims = nearest[meets]
     counts = np.ones(len(overlap), dtype=np.bool_)
     counts[meets] = ~ignored[claims]
-    right = np.zeros(len(overlap), dtype=np.bool_)
-    right[meets[np.unique(claims, return_index=True)[1]]] = True  # an object is its first claimant's
-    return right & counts, counts
+    first = np.zeros(len(overlap), dtype=np.bool_)
+    first[meets[np.unique(claims, return_index=True)[1]]] = True
+    return first, counts
 
 
 def average_precision(hits: NDArray[np.bool_], objects: int, convention: Convention = "area") -> float | None:
