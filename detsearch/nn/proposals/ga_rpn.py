@@ -8,7 +8,6 @@ from typing import Final
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import DeformConv2d
 
 from detsearch.arch.modules.proposals import GARPNSpec
 from detsearch.arch.spec import Norm
@@ -16,6 +15,7 @@ from detsearch.nn.heads.towers import normal_weights, one_width, tower, width_on
 from detsearch.nn.norms import Norms
 from detsearch.nn.ops import boxes as box_ops
 from detsearch.nn.ops.anchors import Anchors, pyramid_sizes
+from detsearch.nn.ops.deform import DeformableConv2d
 from detsearch.nn.ops.dense import per_place, precise
 from detsearch.nn.ops.losses import bounded_iou_loss, focal_loss
 from detsearch.nn.ops.matching import match
@@ -173,17 +173,15 @@ class FeatureAdaption(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        groups = math.gcd(GROUPS, width)
-        self.offsets = nn.Conv2d(2, groups * 2 * KERNEL**2, 1, bias=False)
-        self.conv = DeformConv2d(width, width, KERNEL, padding=KERNEL // 2, bias=False)
+        self.conv = DeformableConv2d(width, width, KERNEL, math.gcd(GROUPS, width))
+        self.offsets = nn.Conv2d(2, self.conv.offsets, 1, bias=False)
         nn.init.normal_(self.offsets.weight, std=0.1)
         nn.init.normal_(self.conv.weight, std=0.01)
 
     def forward(self, level: Tensor, shape: Tensor) -> Tensor:
         """`level` (B, C, H, W) and `shape` (B, 2, H, W) to (B, C, H, W)."""
-        # There is no kernel for bfloat16 on a CPU.
-        adapted: Tensor = self.conv(precise(level), precise(self.offsets(shape)))
-        return adapted.relu().to(level.dtype)
+        adapted: Tensor = self.conv(level, self.offsets(shape))
+        return adapted.relu()
 
 
 def guided_anchors(squares: Tensor, shape: Tensor) -> Tensor:

@@ -1,22 +1,29 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from detsearch.arch.code import parse_network
 from detsearch.arch.modules.heads import CascadeSpec
 from detsearch.arch.modules.masks import MaskSpec
+from detsearch.build import build
 from detsearch.errors import SpecError
+from detsearch.nn.detector import Detector
 from detsearch.nn.heads.cascade import STAGES, CascadeHead, Stage, build_cascade, refine
 from detsearch.nn.heads.rcnn import RCNNHead
 from detsearch.nn.heads.regions import by_image, region_losses, training_regions
 from detsearch.nn.interfaces import Filling
 from detsearch.nn.ops.boxes import Weights, decode, encode, iou
 from detsearch.nn.ops.nms import best_per_class
+from detsearch.nn.ops.sampling import BalancedSampler
 from detsearch.nn.structures import ImageBatch, Proposals, Regions, Targets
 from detsearch.types import FeatureSpec
+from tests.nn.overfitting import CLASSES as KINDS
+from tests.nn.overfitting import descend, few_images
 from tests.nn.scenes import random_targets, with_masks
 
 MAPS = FeatureSpec.of((3, 5), (8, 8))
@@ -284,3 +291,45 @@ def test_maps_of_one_width() -> None:
     for fields in ({"stages": 1}, {"stages": 5}, {"width": 4}):
         with pytest.raises(SpecError, match=next(iter(fields))):
             CascadeSpec(**fields)
+
+
+@pytest.mark.slow
+def test_overfits_four_images(tmp_path: Path) -> None:
+    """160 steps on 11 objects of five classes: each is found once, and nothing else. Every stage's boxes are better
+    than those it was given: mean IoU 0.63, 0.92, 0.96, 0.96 over three seeds."""
+    images, targets = few_images(tmp_path, 4)
+    torch.manual_seed(0)
+    code = "basicblock_12_1-21-21-21/fpn(levels=3-4-5,width=32)/rpn(anchor_scale=4.0,keep=100)/cascade(width=64)/gn"
+    detector = build(parse_network(code), KINDS)
+    head = detector.head
+    assert isinstance(head, CascadeHead)
+    head.sampler = BalancedSampler(64, 0.25)
+    descend(detector, lambda: detector.losses(images, targets), steps=160)
+    detector.eval()
+    found = detector.detect(images)
+    sure = found.valid & (found.scores > 0.5)
+    overlap = iou(targets.boxes, found.boxes.masked_fill(~sure[..., None], 0.0))
+    overlap = overlap.where(targets.labels[..., None] == found.labels[:, None], 0.0)
+    means = [float(mean) for mean in _means(detector, images, targets)]
+    assert (overlap.amax(dim=2) >= 0.75)[targets.valid].all()
+    assert sure.sum() == targets.valid.sum()
+    assert means == sorted(means)
+    assert means[-1] >= means[0] + 0.1
+
+
+@torch.no_grad()
+def _means(detector: Detector, images: ImageBatch, targets: Targets) -> list[Tensor]:
+    """Mean IoU of the regions around objects with these: as proposed, and behind each stage."""
+    assert detector.neck is not None
+    assert detector.proposals is not None
+    assert isinstance(detector.head, CascadeHead)
+    maps = detector.neck(detector.backbone(detector.normalise(images).pixels))
+    proposals, _ = detector.proposals.propose(maps, images, None)
+    best = iou(targets.boxes.masked_fill(~targets.valid[..., None], 0.0), proposals.boxes).amax(dim=1)
+    regions = Regions.of(proposals.boxes, proposals.valid & (best >= 0.5))
+    steps = [regions]
+    for predictor, stage in zip(detector.head.predictors, detector.head.stages, strict=True):
+        regions = refine(regions, predictor(maps, regions)[1], stage.weights, images.sizes)
+        steps.append(regions)
+    # Those of each image with the objects of that image.
+    return [iou(targets.boxes[r.image], r.boxes[:, None]).amax(dim=1).mean() for r in steps]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,9 +10,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torchvision.ops import deform_conv2d, nms
 
+from detsearch.arch.code import parse_network
 from detsearch.arch.modules.proposals import GARPNSpec
 from detsearch.arch.spec import Norm
+from detsearch.build import build
 from detsearch.errors import SpecError
+from detsearch.nn.detector import Detector
 from detsearch.nn.ops.boxes import MAX_LOG_SCALE, decode, iou
 from detsearch.nn.ops.matching import BACKGROUND, match
 from detsearch.nn.proposals.ga_rpn import (
@@ -25,8 +29,9 @@ from detsearch.nn.proposals.ga_rpn import (
     guided_anchors,
 )
 from detsearch.nn.proposals.guided import location_targets, shape_targets
-from detsearch.nn.structures import ImageBatch, Targets
+from detsearch.nn.structures import ImageBatch, Proposals, Targets
 from detsearch.types import FeatureSpec
+from tests.nn.overfitting import CLASSES, descend, few_images
 from tests.nn.scenes import random_targets
 
 MAPS = FeatureSpec.of((3, 5), (8, 8))
@@ -100,21 +105,6 @@ def test_adaption_displaces_by_the_shape(width: int, groups: int) -> None:
     expected = deform_conv2d(level, offsets, adaption.conv.weight, padding=1).relu()
     torch.testing.assert_close(adaption(level, shape), expected)
     assert (adaption(level, shape) - still).abs().max() > 1e-3
-
-
-def test_adaption_gradients() -> None:
-    """Against finite differences, by the map, the shape and the weight of the displacements."""
-    torch.manual_seed(0)
-    adaption = FeatureAdaption(4).double()
-    level = torch.randn(1, 4, 4, 5, dtype=torch.float64, requires_grad=True)
-    shape = torch.randn(1, 2, 4, 5, dtype=torch.float64, requires_grad=True)
-
-    def adapted(level: Tensor, shape: Tensor, weight: Tensor) -> Tensor:
-        return deform_conv2d(level, nn.functional.conv2d(shape, weight), adaption.conv.weight, padding=1).relu()
-
-    weight = adaption.offsets.weight
-    torch.testing.assert_close(adapted(level, shape, weight), adaption(level, shape))
-    assert torch.autograd.gradcheck(adapted, (level, shape, weight))
 
 
 def _losses(module: GARPN, targets: Targets, features: FeatureSpec = MAPS) -> dict[str, Tensor]:
@@ -319,7 +309,36 @@ def test_maps_of_one_width() -> None:
         _module(FeatureSpec.of((3, 4), (8, 16)))
 
 
-def _recall(proposals: Tensor, valid: Tensor, targets: Targets) -> float:
-    """Share of the objects that one of the proposals covers to an IoU of 0.7."""
-    best = iou(targets.boxes, proposals.masked_fill(~valid[..., None], 0)).amax(dim=2)
+def _recall(detector: Detector, images: ImageBatch, targets: Targets) -> float:
+    """Share of the objects that one of an image's ten best proposals covers to an IoU of 0.7."""
+    detector.eval()
+    with torch.no_grad():
+        found = _propose(detector, images, None)[0]
+    detector.train()
+    best = iou(targets.boxes, found.boxes.masked_fill(~found.valid[..., None], 0.0)).amax(dim=2)
     return float((best >= 0.7)[targets.valid].float().mean())
+
+
+def _propose(detector: Detector, images: ImageBatch, targets: Targets | None) -> tuple[Proposals, dict[str, Tensor]]:
+    assert detector.neck is not None
+    assert detector.proposals is not None
+    images = detector.normalise(images)
+    return detector.proposals.propose(detector.neck(detector.backbone(images.pixels)), images, targets)
+
+
+@pytest.mark.slow
+def test_overfits_eight_images_better_than_rpn(tmp_path: Path) -> None:
+    """80 steps on 30 objects of 16 to 88 pixels. Seen over three seeds: 0.77 to 0.80 with guided anchors, 0.07 to 0.20
+    with an RPN's, at most 0.03 before."""
+    images, targets = few_images(tmp_path, 8)
+    recall = {}
+    for token in ("ga_rpn", "rpn"):
+        torch.manual_seed(0)
+        code = f"basicblock_12_1-21-21-21/fpn(levels=3-4-5,width=32)/{token}(anchor_scale=4.0,keep=10)/2fc(width=8)/gn"
+        detector = build(parse_network(code), CLASSES)
+        recall[f"{token} untrained"] = _recall(detector, images, targets)
+        descend(detector, lambda detector=detector: _propose(detector, images, targets)[1], steps=80)  # type: ignore[misc]
+        recall[token] = _recall(detector, images, targets)
+    assert recall["ga_rpn"] >= 0.6
+    assert recall["ga_rpn"] >= recall["ga_rpn untrained"] + 0.4
+    assert recall["ga_rpn"] >= recall["rpn"] + 0.2
