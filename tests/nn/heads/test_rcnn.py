@@ -174,6 +174,28 @@ def test_detections_lie_in_their_image_best_first() -> None:
     assert not head.detect(*_input()).valid.any()
 
 
+def test_what_has_no_area_in_the_image_is_no_detection() -> None:
+    """Cut at the border, a hundredth of a pixel must remain."""
+    regions = Regions(
+        torch.tensor([[50.0, 5, 50.009, 20], [20, 5, 20.011, 20], [64, 5, 80, 20]]), torch.zeros(3).long()
+    )
+    found = best_detections(
+        torch.full((3, 1), 0.9), torch.zeros(3, 1, 4), regions, torch.tensor(SIZES[:1]), weights=WEIGHTS,
+        score_threshold=0.05, candidates=100, nms_threshold=0.5, keep=4,
+    )  # fmt: skip
+    assert found.valid.sum() == 1
+    assert found.boxes[0, 0, 0] == pytest.approx(20, abs=0.01)
+
+
+def test_predictions_begin_small() -> None:
+    """Deviations of 0.01 and 0.001 (Girshick, ICCV 2015, sec. 2.3): a box is first its proposal."""
+    predictor = region_predictor(MAPS, Norms.of("bn"), num_classes=50, width=256)
+    assert predictor.class_logits.weight.std().item() == pytest.approx(0.01, rel=0.1)
+    assert predictor.box_deltas.weight.std().item() == pytest.approx(0.001, rel=0.1)
+    assert not predictor.class_logits.bias.any()
+    assert not predictor.box_deltas.bias.any()
+
+
 def test_candidates_bound_the_work() -> None:
     head = _head()
     head.score_threshold, head.candidates = 0.0, 5
