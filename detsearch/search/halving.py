@@ -44,7 +44,7 @@ class Halving:
         continued = {trial.continues for trial in trials}
         for here, above in reversed(list(zip(self.rungs, self.rungs[1:], strict=False))):
             reached = measured(trials, self.objectives, Fidelity(here))
-            for index in ranking(matrix(reached, self.objectives))[: len(reached) // self.eta]:
+            for index in ranking(matrix(reached, self.objectives), len(reached) // self.eta):
                 trial = reached[index]
                 if trial.number not in continued:
                     return Proposal(
@@ -57,13 +57,17 @@ class Halving:
         return None
 
 
-def ranking(points: NDArray[np.float64]) -> list[int]:
-    """Rows of (n, m) finite points for minimisation, best first: by front, and within one the least crowded first, in
-    the given order where equal (Deb et al., NSGA-II, 2002, section III)."""
-    if len(points) == 0:
+def ranking(points: NDArray[np.float64], best: int | None = None) -> list[int]:
+    """The `best` rows, or all, of (n, m) finite points for minimisation, best first: by front, and within one the least
+    crowded first, in the given order where equal (Deb et al., NSGA-II, 2002, section III)."""
+    best = len(points) if best is None else best
+    if best == 0:
         return []
     ranks = moocore.pareto_rank(points)
-    crowding = np.zeros(len(points))
+    found: list[int] = []
     for rank in np.unique(ranks):
-        crowding[ranks == rank] = crowding_distance(points[ranks == rank])
-    return [int(index) for index in np.lexsort((-crowding, ranks))]
+        front = np.flatnonzero(ranks == rank)
+        found.extend(front[np.argsort(-crowding_distance(points[front]), kind="stable")].tolist())
+        if len(found) >= best:
+            break
+    return found[:best]

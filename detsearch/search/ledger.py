@@ -29,7 +29,7 @@ from detsearch.files import write_json
 from detsearch.search.lease import FolderLock, Lease, Owner
 from detsearch.search.objective import Objective, check_objectives
 from detsearch.search.storage import DATABASE, create, first_difference, opened, plain, writing
-from detsearch.search.trial import Proposal, Trial, TrialState
+from detsearch.search.trial import Proposal, Trial, TrialState, waiting
 from detsearch.types import CostMetrics, Fidelity, Metrics
 
 _OPTUNA: Final = optuna.trial.TrialState
@@ -158,17 +158,7 @@ class Ledger:
             id = self._storage.create_new_trial(self._study, template)
             number = self._storage.get_trial_number_from_id(id)
         assert number == len(self._entries), "one coordinator writes this folder"
-        trial = Trial(
-            number=number,
-            code=code,
-            spec=proposal.spec,
-            state=TrialState.WAITING,
-            fidelity=fidelity,
-            seed=seed,
-            origin=proposal.origin,
-            parents=proposal.parents,
-            continues=proposal.continues,
-        )
+        trial = waiting(proposal, number=number, code=code, fidelity=fidelity, seed=seed)
         self._entries.append(_Entry(id, trial, None, {}, 0, True))
         return trial
 

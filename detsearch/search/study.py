@@ -14,9 +14,9 @@ from types import FrameType
 from typing import Any, Final, Literal, TypeAlias
 
 from detsearch.errors import ResourceError, UserError
+from detsearch.search.book import Book
 from detsearch.search.execution.base import Broken, Done, Event, Executor, Interrupted, Progress, Unusable, one_line
 from detsearch.search.halving import Halving
-from detsearch.search.ledger import Ledger
 from detsearch.search.objective import Limit
 from detsearch.search.pruning import Leq, prune_reason
 from detsearch.search.trial import (
@@ -84,7 +84,7 @@ OnEvent: TypeAlias = Callable[[StudyEvent], None]
 
 
 def run_study(
-    ledger: Ledger,
+    ledger: Book,
     search: Search,
     executor: Executor,
     *,
@@ -118,7 +118,7 @@ def run_study(
 
 @dataclass
 class _Loop:
-    ledger: Ledger
+    ledger: Book
     search: Search
     executor: Executor
     trials: int | None
@@ -210,8 +210,8 @@ class _Loop:
         """Are there epochs left for one more training?"""
         if self.epochs is None:
             return True
-        spent = sum(_epochs(t.fidelity, t.continues, known) for t in known if counts(t))
-        return spent + _epochs(fidelity, continues, known) <= self.epochs
+        spent = sum(added_epochs(t.fidelity, t.continues, known) for t in known if counts(t))
+        return spent + added_epochs(fidelity, continues, known) <= self.epochs
 
     def _add(self, proposal: Proposal, known: list[Trial]) -> Trial:
         """Record a proposal. One that continues a trial keeps its seed, as the same training, and its cost."""
@@ -338,8 +338,8 @@ def counts(trial: Trial) -> bool:
     return trial.state in (TrialState.COMPLETE, TrialState.FAILED, TrialState.RUNNING)
 
 
-def _epochs(fidelity: Fidelity, continues: int | None, known: Sequence[Trial]) -> int:
-    """What a training adds to those that it goes on from."""
+def added_epochs(fidelity: Fidelity, continues: int | None, known: Sequence[Trial]) -> int:
+    """What a training adds to the one of the `known` trials that it continues."""
     return fidelity.epochs - (0 if continues is None else known[continues].fidelity.epochs)
 
 

@@ -8,13 +8,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 import numpy as np
 
 from detsearch.arch.spec import DetectorSpec
 from detsearch.errors import DetsearchError
 from detsearch.types import CostMetrics, Fidelity, Metrics
+
+RANDOM: Final = "random"
+"""Origin of a candidate that was drawn."""
+GIVEN: Final = "given"
+"""Origin of a candidate that the user named."""
 
 
 class TrialState(StrEnum):
@@ -104,6 +109,21 @@ class Trial:
             "finished": None if self.finished is None else self.finished.isoformat(),
             "attempts": self.attempts,
         }
+
+
+def waiting(proposal: Proposal, *, number: int, code: str, fidelity: Fidelity, seed: int) -> Trial:
+    """The trial that a proposal becomes."""
+    return Trial(
+        number=number,
+        code=code,
+        spec=proposal.spec,
+        state=TrialState.WAITING,
+        fidelity=fidelity,
+        seed=seed,
+        origin=proposal.origin,
+        parents=proposal.parents,
+        continues=proposal.continues,
+    )
 
 
 class TrialInterrupted(DetsearchError):
