@@ -3,16 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from detsearch.arch.spaces.base import Space
 from detsearch.arch.spec import SLOTS, DetectorSpec
+from detsearch.search.trial import GIVEN, RANDOM, Trial, TrialState
 
 TRIES: Final = 3
 """So often a choice that no member has yet comes first: one that always fails, or is always too dear, must not hold up
 the others."""
+
+LISTED: Final = 20_000
+"""First members are chosen from all candidates of a space that has no more than these, ..."""
+DRAWS: Final = 500
+"""... or else from so many that are drawn."""
+
+
+@dataclass(frozen=True)
+class Opening:
+    """The first `count` members of a search, which together show every kind of module and every choice, as far as their
+    number allows, and as evenly as possible; detectors that were given count, pruned and failed ones are replaced."""
+
+    space: Space
+    count: int
+
+    def next(self, history: Sequence[Trial], running: Sequence[Trial], rng: np.random.Generator) -> DetectorSpec | None:
+        """The next of them, drawn; None where there are enough or no others."""
+        trials = (*history, *running)
+        lost = (TrialState.PRUNED, TrialState.FAILED)
+        kept = [trial for trial in trials if trial.state not in lost]
+        if sum(trial.origin in (RANDOM, GIVEN) for trial in kept) >= self.count:
+            return None
+        members = {trial.spec for trial in kept}
+        return self._pool(rng).next(members, {trial.spec for trial in trials} - members, rng)
+
+    def _pool(self, rng: np.random.Generator) -> Coverage:
+        if self.space.size() <= LISTED:
+            return self._whole
+        return Coverage(list(dict.fromkeys(self.space.sample(rng) for _ in range(DRAWS))))
+
+    @cached_property
+    def _whole(self) -> Coverage:
+        return Coverage(list(self.space.all()))
 
 
 class Coverage:

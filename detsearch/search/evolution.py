@@ -11,25 +11,20 @@ from typing import Final
 import numpy as np
 
 from detsearch.arch.spaces.base import Space
-from detsearch.search.coverage import Coverage
+from detsearch.search.coverage import Opening
 from detsearch.search.objective import Objective
 from detsearch.search.pareto import crowding_distance, front, matrix
 from detsearch.search.random_search import sample_unseen
-from detsearch.search.trial import Proposal, Trial, TrialState
+from detsearch.search.trial import RANDOM, Proposal, Trial
 
 MUTATIONS: Final = 8
-LISTED: Final = 20_000
-"""First members are chosen from all candidates of a space that has no more than these, ..."""
-DRAWS: Final = 500
-"""... or else from so many that are drawn."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evolution:
     """`initial` random members (pruned and failed ones are replaced), then mutations of the front.
 
-    The first members are drawn so that together they show every kind of module and every choice, as far as their number
-    allows, and as evenly as possible (see `Coverage`; our choice): what no member has, mutations come by late.
+    The first members are those of `Opening` (our choice): what no member has, mutations come by late.
 
     A parent is the less crowded of two drawn front members, so that thin parts of the front get more children (our
     choice; the paper only says that parents come from the front). A candidate is never proposed twice: where a
@@ -41,35 +36,24 @@ class Evolution:
     initial: int = 16
 
     def propose(self, history: Sequence[Trial], running: Sequence[Trial], rng: np.random.Generator) -> Proposal | None:
+        if (first := self._opening.next(history, running, rng)) is not None:
+            return Proposal(spec=first, origin=RANDOM)
         seen = {trial.spec for trial in (*history, *running)}
-        lost = (TrialState.PRUNED, TrialState.FAILED)
-        kept = [trial for trial in (*history, *running) if trial.state not in lost]
-        if sum(trial.origin == "random" for trial in kept) < self.initial:
-            members = {trial.spec for trial in kept}
-            spec = self._pool(rng).next(members, seen - members, rng)
-            if spec is not None:
-                return Proposal(spec=spec, origin="random")
-        else:
-            for parent in self._parents(history, rng):
-                # Cheap draws first: the whole neighbourhood is listed only when they find nothing new.
-                drawn = (self.space.mutate(parent.spec, rng) for _ in range(MUTATIONS))
-                child = next((spec for spec in drawn if spec not in seen), None)
-                if child is None:
-                    rest = [spec for spec in self.space.neighbours(parent.spec) if spec not in seen]
-                    child = rest[rng.integers(len(rest))] if rest else None
-                if child is not None:
-                    return Proposal(spec=child, origin="mutation", parents=(parent.number,))
+        for parent in self._parents(history, rng):
+            # Cheap draws first: the whole neighbourhood is listed only when they find nothing new.
+            drawn = (self.space.mutate(parent.spec, rng) for _ in range(MUTATIONS))
+            child = next((spec for spec in drawn if spec not in seen), None)
+            if child is None:
+                rest = [spec for spec in self.space.neighbours(parent.spec) if spec not in seen]
+                child = rest[rng.integers(len(rest))] if rest else None
+            if child is not None:
+                return Proposal(spec=child, origin="mutation", parents=(parent.number,))
         spec = sample_unseen(self.space, seen, rng)
-        return None if spec is None else Proposal(spec=spec, origin="random")
-
-    def _pool(self, rng: np.random.Generator) -> Coverage:
-        if self.space.size() <= LISTED:
-            return self._whole
-        return Coverage(list(dict.fromkeys(self.space.sample(rng) for _ in range(DRAWS))))
+        return None if spec is None else Proposal(spec=spec, origin=RANDOM)
 
     @cached_property
-    def _whole(self) -> Coverage:
-        return Coverage(list(self.space.all()))
+    def _opening(self) -> Opening:
+        return Opening(self.space, self.initial)
 
     def _parents(self, history: Sequence[Trial], rng: np.random.Generator) -> list[Trial]:
         """The front in the order in which its members are tried: a tournament's winner, then the others at random."""

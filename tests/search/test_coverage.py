@@ -14,7 +14,7 @@ from detsearch.arch.code import format_detector, parse_detector
 from detsearch.arch.spaces.base import Space
 from detsearch.arch.spaces.structural import StructuralSpace
 from detsearch.arch.spec import SLOTS, DetectorSpec
-from detsearch.search import evolution
+from detsearch.search import coverage
 from detsearch.search.coverage import TRIES, Coverage
 from detsearch.search.evolution import Evolution
 from detsearch.search.trial import Trial, TrialState, proposal_rng
@@ -124,7 +124,7 @@ def test_the_pool_ends() -> None:
 
 
 def test_spaces_too_large_to_list_are_drawn_from(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evolution, "LISTED", 100)
+    monkeypatch.setattr(coverage, "LISTED", 100)
     space = StructuralSpace.from_choices(PARTS)
     first = first_members(space, 8, 0)
     assert [t.spec for t in first] == [t.spec for t in first_members(space, 8, 0)]
