@@ -295,8 +295,9 @@ def test_maps_of_one_width() -> None:
 
 @pytest.mark.slow
 def test_overfits_four_images(tmp_path: Path) -> None:
-    """160 steps on 11 objects of five classes: each is found once, and nothing else. Every stage's boxes are better
-    than those it was given: mean IoU 0.63, 0.92, 0.96, 0.96 over three seeds."""
+    """160 steps on 11 objects of five classes: each is found once, and nothing else. The second stage still makes the
+    boxes better, the third keeps them: seen over three seeds, a mean IoU of 0.63 to 0.64 as proposed, then 0.92 to
+    0.94, 0.96 to 0.97, and that of the second stage or up to 0.005 more or 0.001 less."""
     images, targets = few_images(tmp_path, 4)
     torch.manual_seed(0)
     code = "basicblock_12_1-21-21-21/fpn(levels=3-4-5,width=32)/rpn(anchor_scale=4.0,keep=100)/cascade(width=64)/gn"
@@ -313,8 +314,7 @@ def test_overfits_four_images(tmp_path: Path) -> None:
     means = [float(mean) for mean in _means(detector, images, targets)]
     assert (overlap.amax(dim=2) >= 0.75)[targets.valid].all()
     assert sure.sum() == targets.valid.sum()
-    assert means == sorted(means)
-    assert means[-1] >= means[0] + 0.1
+    assert means[0] + 0.1 < means[1] < means[2] < means[3] + 0.01
 
 
 @torch.no_grad()
