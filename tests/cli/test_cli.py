@@ -34,7 +34,7 @@ def checkpoint(tmp_path: Path, data_file: Path, capsys: Out) -> Path:
 
 COMMANDS = [
     "demo", "data check", "data convert", "describe", "search structure", "study show", "report", "train", "eval",
-    "predict", "latency", "modules", "schema",
+    "predict", "latency", "modules", "schema", "space", "weights",
 ]  # fmt: skip
 
 
@@ -173,7 +173,7 @@ def test_masks_are_drawn_and_given_as_run_lengths(data_file: Path, tmp_path: Pat
 def test_modules_and_schema(capsys: Out) -> None:
     assert run(["modules", "--json"]) == OK
     rows = {row["token"]: row for row in json.loads(capsys.readouterr().out)["modules"]}
-    assert {"name": "extra_from", "accepts": "p5 or c5", "default": "p5"} in rows["fpn"]["fields"]
+    assert {"name": "extra_from", "accepts": "p5 or c5 or pool", "default": "p5"} in rows["fpn"]["fields"]
     assert run(["modules"]) == OK
     assert "depth=4: an integer" in capsys.readouterr().out
     assert run(["schema", "search"]) == OK
@@ -187,6 +187,29 @@ def test_schema_of_a_data_file(capsys: Out) -> None:
     assert "YoloFile" in json.loads(capsys.readouterr().out)["$defs"]
 
 
+def test_space_is_counted_and_listed(tmp_path: Path, capsys: Out) -> None:
+    """The paper's without a recipe; a recipe's own, whose data need not be there."""
+    assert run(["space", "--json"]) == OK
+    found = json.loads(capsys.readouterr().out)
+    assert found["size"] == 10_836
+    assert {part: len(choices) for part, choices in found["choices"].items()} == {
+        "backbone": 7, "neck": 43, "proposals": 3, "head": 5, "norm": 1, "input": 4,
+    }  # fmt: skip
+    recipe = tmp_path / "search.yaml"
+    recipe.write_text("data: {file: nosuch.yaml}\nspace: {detectors: [retinanet_slim]}\n")
+    assert run(["space", "--recipe", str(recipe)]) == OK
+    assert capsys.readouterr().out.startswith("1 detectors\ndetectors, 1: basicblock_16")
+    assert run(["space", "--set", "space.backbone=[resnet19]"]) == MENDABLE
+
+
+def test_describe_says_how_many_regions_are_counted(capsys: Out) -> None:
+    slim = "basicblock_4_1-2-2-2/fpn(levels=4-5,width=8)/rpn(keep=70)/2fc(width=16,mask=mask)/gn@64x64"
+    assert run(["describe", slim]) == OK
+    assert "counted with 70 proposals and 100 masks" in capsys.readouterr().out
+    assert run(["describe", slim, "--json"]) == OK
+    assert json.loads(capsys.readouterr().out)["regions"] == {"proposals": 70, "masks": 100}
+
+
 def _not_a_checkpoint(folder: Path) -> str:
     path = folder / "other.pt"
     torch.save({"weights": torch.zeros(1)}, path)
@@ -197,7 +220,7 @@ def _not_a_checkpoint(folder: Path) -> str:
     "command",
     [
         ["describe", "resnet5/fpn/retinanet@64x64"],
-        ["describe", "resnet18/retinanet@512x512"],
+        ["describe", "resnet18/2fc@512x512"],
         ["describe", "resnet18/fpn/retinanet@64x64"],
         ["describe", "retinanet_slim", "--input", "64"],
         ["describe", "retinanet_slim", "--classes", "0"],
