@@ -37,8 +37,10 @@ def _unchanged(before: dict[str, Tensor], module: nn.Module) -> set[str]:
     return {name for name, tensor in module.state_dict().items() if torch.equal(tensor, before[name])}
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
-@pytest.mark.parametrize("stages", [1, 2, 4])
+@pytest.mark.parametrize(
+    ("backbone", "stages"),
+    [(BACKBONES[0], 1), (BACKBONES[0], 4), (BACKBONES[1], 2), (BACKBONES[2], 1), (BACKBONES[2], 3)],
+)
 def test_stages(backbone: str, stages: int) -> None:
     """Those and only those stay, statistics included, whatever train() and eval() say; in a copy too."""
     detector = _detector(backbone)

@@ -149,9 +149,9 @@ def test_choosing_by_steps_finds_the_best(candidates: int, classes: int, seed: i
     head = _head(num_classes=classes)
     head.candidates = candidates
     generator = torch.Generator().manual_seed(seed)
-    logits, centred = (torch.randn(2, 100, n, generator=generator) for n in (classes, 1))
-    sides = torch.rand(2, 100, 4, generator=generator)
-    places = torch.rand(100, 4, generator=generator) + torch.tensor([0.0, 0, 8, 8])
+    logits, centred = (torch.randn(2, 100, n, generator=generator, dtype=torch.float64) for n in (classes, 1))
+    sides = torch.rand(2, 100, 4, generator=generator, dtype=torch.float64)
+    places = torch.rand(100, 4, generator=generator, dtype=torch.float64) + torch.tensor([0.0, 0, 8, 8])
     boxes, scores, labels = head._best(logits, sides, centred[..., 0], places)
     every = (logits.sigmoid() * centred.sigmoid()).sqrt().flatten(1)
     kept = min(candidates, 100 * classes)

