@@ -42,8 +42,8 @@ def test_impossible_combinations_are_refused() -> None:
     network = parse_network("basicblock_8_1-2-2-2/fpn(width=16)/retinanet")
     with pytest.raises(SpecError, match="neck"):
         build(NetworkSpec(backbone=network.neck or network.head, head=network.head), 2)
-    with pytest.raises(SpecError, match="neck beside retinanet"):
-        build(NetworkSpec(backbone=network.backbone, head=network.head), 2)
+    with pytest.raises(SpecError, match="proposals beside 2fc"):
+        build(NetworkSpec(backbone=network.backbone, head=parse_module("2fc", "head")), 2)
 
 
 @dataclass(frozen=True)
