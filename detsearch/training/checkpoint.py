@@ -145,6 +145,8 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], path: Path) -
 
 def is_checkpoint(path: Path) -> bool:
     """Whether a file says of itself that it is one of ours; its tensors are not read."""
+    if not path.is_file():  # a pipe would be waited for
+        return False
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -58,11 +58,7 @@ def test_every_tensor_has_its_place(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name",
-    [
-        n if n in ("fasterrcnn_resnet50_fpn", "fcos_resnet50_fpn") else pytest.param(n, marks=pytest.mark.slow)
-        for n in MODELS
-    ],
+    "name", [n if n == "fcos_resnet50_fpn" else pytest.param(n, marks=pytest.mark.slow) for n in MODELS]
 )
 def test_same_detections(name: str, tmp_path: Path) -> None:
     """As published: norms frozen, labels that COCO left out never answer."""

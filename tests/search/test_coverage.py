@@ -93,6 +93,16 @@ def test_a_rare_kind_is_not_missed() -> None:
         assert len(found["neck"]) == 8
 
 
+def test_the_first_eight_of_the_papers_space_show_every_kind_of_module_and_every_input() -> None:
+    space = StructuralSpace.from_choices({})
+    every = counts(space.all())
+    for seed in range(3):
+        found = counts(t.spec for t in first_members(space, 8, seed))
+        assert all(set(found[part]) == set(every[part]) for part in every if part != "neck")
+        assert None in found["neck"]
+        assert max(found["input"].values()) - min(found["input"].values()) <= 1
+
+
 def test_a_choice_that_is_always_lost_does_not_hold_up_the_others() -> None:
     space = StructuralSpace.from_choices(PARTS)
     bad = space.inputs[0]

@@ -28,6 +28,7 @@ from detsearch.training.checkpoint import (
     Checkpoint,
     CheckpointMeta,
     expect,
+    is_checkpoint,
     load_detector,
     load_weights,
     read_checkpoint,
@@ -269,3 +270,13 @@ def test_a_state_that_does_not_fit_is_refused(tmp_path: Path) -> None:
         save_checkpoint(path, Checkpoint(sound.meta.model_copy(update={"step": step}), sound.weights, state))
         with pytest.raises(CheckpointError, match="state of a training"):
             run(tmp_path, Toy(), Loader(), settings())
+
+
+def test_only_what_says_so_is_a_checkpoint(tmp_path: Path) -> None:
+    ours, other, damaged, pipe = (tmp_path / name for name in ("ours.pt", "other.pt", "damaged.pt", "pipe.pt"))
+    _save(ours)
+    torch.save({"weight": torch.zeros(1)}, other)
+    damaged.write_bytes(ours.read_bytes()[:-200])
+    os.mkfifo(pipe)
+    assert is_checkpoint(ours)
+    assert not any(map(is_checkpoint, (other, damaged, pipe, tmp_path, tmp_path / "absent.pt")))
