@@ -4,7 +4,7 @@ import pytest
 import torch
 from torchvision.ops import sigmoid_focal_loss
 
-from detsearch.nn.ops.losses import focal_loss
+from detsearch.nn.ops.losses import bounded_iou_loss, focal_loss
 
 
 @pytest.mark.parametrize("gamma", [2.0, 1.5])
@@ -33,3 +33,20 @@ def test_extreme_logits_stay_finite() -> None:
     torch.testing.assert_close(loss.detach(), torch.tensor([0.25 * 200 + 0.75 * 200, 0.0]))
     assert logits.grad is not None
     assert logits.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(("side", "loss"), [(1.0, 0.0), (2.0, 0.4), (0.5, 0.4), (1 / 0.9, 0.025), (0.9, 0.025)])
+def test_bounded_iou_loss_by_hand(side: float, loss: float) -> None:
+    """Half of a side missing, on either side of the goal, costs 0.5 - 0.2 / 2; a tenth 0.1^2 / (2 * 0.2)."""
+    goal = torch.tensor(7.0, dtype=torch.float64)
+    found = bounded_iou_loss((side * goal).log(), goal.log(), beta=0.2)
+    assert float(found) == pytest.approx(loss, abs=1e-12)
+
+
+def test_bounded_iou_loss_is_bounded() -> None:
+    sides = torch.tensor([-1e4, 0.0, 1e4], requires_grad=True)
+    loss = bounded_iou_loss(sides, torch.zeros(3), beta=0.2)
+    loss.sum().backward()
+    assert loss.tolist() == pytest.approx([0.9, 0.0, 0.9])
+    assert sides.grad is not None
+    assert sides.grad.isfinite().all()
