@@ -60,6 +60,27 @@ def hypervolume(points: Points, reference: Sequence[float]) -> float:
     return float(moocore.hypervolume(kept, ref=np.asarray(reference, dtype=np.float64))) if len(kept) else 0.0
 
 
+def improvements(points: Points, front: Points, reference: Sequence[float]) -> Points:
+    """(n,) how much the hypervolume of `front` below `reference` grows by each of n points alone; all must be finite.
+
+    In two dimensions all points at once, in more one by one.
+    """
+    edge = np.asarray(reference, dtype=np.float64)
+    best = front[(front < edge).all(axis=1)]
+    best = best[non_dominated(best)]
+    if len(edge) != 2:
+        volume = hypervolume(best, reference)
+        return np.array([hypervolume(np.vstack([best, point]), reference) - volume for point in points])
+    best = best[np.argsort(best[:, 0], kind="stable")]
+    # Between two neighbours of the front all below `tops` is free.
+    left = np.concatenate([[-np.inf], best[:, 0]])
+    right = np.concatenate([best[:, 0], edge[:1]])
+    tops = np.concatenate([edge[1:], best[:, 1]])
+    widths = np.clip(right - np.maximum(left, points[:, :1]), 0, None)
+    heights = np.clip(tops - points[:, 1:], 0, None)
+    return np.asarray((widths * heights).sum(axis=1))
+
+
 def measured(trials: Sequence[Trial], objectives: Sequence[Objective], fidelity: Fidelity | None = None) -> list[Trial]:
     """The complete trials that can be compared with each other: all objectives finite, one fidelity (the highest that
     a complete trial has, unless given)."""

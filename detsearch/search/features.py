@@ -1,0 +1,92 @@
+"""Detectors as numbers: how far apart two of them are, slot by slot, from nothing but their specs' fields.
+
+Whatever fields a module has, a third party's included, are read alike: numbers by their size, everything else by
+whether it is the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detsearch.arch.spec import SLOTS, DetectorSpec
+
+GROUPS: Final = (*SLOTS, "norm", "input")
+"""What is compared on its own."""
+
+Entry: TypeAlias = "tuple[str, float | str]"
+"""Where a value stands, such as ``.code.base``, and the value."""
+
+
+def distances(specs: Sequence[DetectorSpec], others: Sequence[DetectorSpec]) -> NDArray[np.float64]:
+    """(groups, len(specs), len(others)) squared distances between 0 and 1, one layer for each of `GROUPS`.
+
+    Half of it is whether two parts differ at all; the other half is the mean over what can be told of them: whether
+    they are of one kind, and each of their fields. Numbers are compared by their logarithms, relative to the range that
+    they have among all the given detectors; one that only one of two parts has counts as half that range.
+    """
+    layers = [
+        _layer([_part(spec, group) for spec in specs], [_part(spec, group) for spec in others]) for group in GROUPS
+    ]
+    return np.stack(layers)
+
+
+def _part(spec: DetectorSpec, group: str) -> Any:
+    return spec.input if group == "input" else getattr(spec.network, group)
+
+
+def _layer(parts: Sequence[Any], others: Sequence[Any]) -> NDArray[np.float64]:
+    """Computed for the distinct parts only: a space has far fewer of them than detectors."""
+    number = {part: index for index, part in enumerate(dict.fromkeys((*parts, *others)))}
+    between = _between([dict(_entries(part)) for part in number])
+    rows, columns = ([number[part] for part in side] for side in (parts, others))
+    return between[np.ix_(rows, columns)]
+
+
+def _between(entries: Sequence[dict[str, float | str]]) -> NDArray[np.float64]:
+    columns = []
+    for name in dict.fromkeys(name for found in entries for name in found):
+        values = [found.get(name) for found in entries]
+        column = _column(values)
+        if column.any():  # what all have alike tells nothing
+            columns.append(column)
+    told = np.mean(columns, axis=0) if columns else np.zeros((len(entries), len(entries)))
+    return np.asarray(0.5 * told + 0.5 * (1 - np.eye(len(entries))))
+
+
+def _column(values: Sequence[float | str | None]) -> NDArray[np.float64]:
+    """(n, n) squared distances of one entry."""
+    if any(isinstance(value, str) for value in values):
+        number = {value: index for index, value in enumerate(dict.fromkeys(values))}
+        labels = np.array([number[value] for value in values])
+        return np.asarray(labels[:, None] != labels, dtype=np.float64)
+    sizes = np.array([math.nan if value is None else math.copysign(math.log1p(abs(value)), value) for value in values])  # type: ignore[arg-type]
+    extent = np.nanmax(sizes) - np.nanmin(sizes)
+    sizes = (sizes - np.nanmin(sizes)) / extent if extent > 0 else np.where(np.isnan(sizes), sizes, 0.5)
+    absent = np.isnan(sizes)
+    gaps = np.where(absent[:, None] | absent, 0.5, np.nan_to_num(sizes)[:, None] - np.nan_to_num(sizes))
+    gaps[absent[:, None] & absent] = 0.0
+    return np.asarray(gaps**2)
+
+
+def _entries(value: Any, name: str = "") -> Iterator[Entry]:
+    """All that a part is made of, flat."""
+    if is_dataclass(value):
+        yield f"{name}:kind", type(value).__qualname__
+        for field in fields(value):
+            yield from _entries(getattr(value, field.name), f"{name}.{field.name}")
+    elif isinstance(value, bool | int | float):
+        yield name, float(value)
+    elif isinstance(value, tuple | list):
+        yield f"{name}:length", float(len(value))
+        for index, item in enumerate(value):
+            yield from _entries(item, f"{name}[{index}]")
+    elif value is not None:
+        text = str(value)
+        yield name, text
+        yield f"{name}:length", float(len(text))

@@ -1,0 +1,150 @@
+"""Search by a surrogate: a model of what was seen so far says which candidate is worth training next."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detsearch.arch.spaces.base import Space
+from detsearch.arch.spec import DetectorSpec
+from detsearch.search.coverage import Opening
+from detsearch.search.features import distances
+from detsearch.search.gaussian import Observations, predict
+from detsearch.search.objective import Objective, vector
+from detsearch.search.pareto import front, improvements
+from detsearch.search.random_search import sample_unseen
+from detsearch.search.trial import RANDOM, Proposal, Trial, TrialState
+
+CANDIDATES: Final = 1000
+"""So many of a larger space are looked at for each proposal: half drawn, half neighbours of the front."""
+SAMPLES: Final = 64
+"""Draws over which an expected improvement is averaged."""
+ONE_BY_ONE: Final = 4
+"""The same with three objectives and more, where improvements are computed one by one."""
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surrogate:
+    """`initial` first members as in evolution, then what promises the largest hypervolume.
+
+    A Gaussian process for each objective (`gaussian`) predicts all candidates from the history: what is known before
+    training from every candidate that was costed, on a logarithmic scale, and what training finds from every fidelity,
+    for the highest one that was reached. The candidate with the largest expected improvement of the hypervolume is
+    proposed. What it has to improve is the front of all that was tried and of what runs, both as *predicted*: a lucky
+    figure does not count in full, and what runs is not sought twice (`aware`). The reference point is the worst of all
+    predictions.
+    """
+
+    space: Space
+    objectives: tuple[Objective, ...]
+    initial: int = 8
+    aware: bool = True
+
+    def propose(self, history: Sequence[Trial], running: Sequence[Trial], rng: np.random.Generator) -> Proposal | None:
+        if (first := self._opening.next(history, running, rng)) is not None:
+            return Proposal(spec=first, origin=RANDOM)
+        candidates = self._candidates(history, running, rng)
+        if not candidates:
+            return None
+        trained = [trial for trial in history if trial.state is TrialState.COMPLETE]
+        tried = list(dict.fromkeys(trial.spec for trial in (*trained, *(running if self.aware else ()))))
+        model = _Model([*tried, *candidates], (*history, *running), self.objectives)
+        if not model.ready:
+            return Proposal(spec=candidates[int(rng.integers(len(candidates)))], origin=RANDOM)
+        likely = model.points(model.means)
+        draws = SAMPLES if len(self.objectives) == 2 else ONE_BY_ONE
+        normal = rng.standard_normal((draws, len(candidates), len(self.objectives)))
+        points = model.points(model.means[len(tried) :] + normal * model.deviations[len(tried) :])
+        reference = likely.max(axis=0).tolist()
+        gains = improvements(points.reshape(-1, len(self.objectives)), likely[: len(tried)], reference)
+        expected = gains.reshape(draws, -1).mean(axis=0)
+        best = np.flatnonzero(expected == expected.max())
+        return Proposal(spec=candidates[int(rng.choice(best))], origin="model")
+
+    @cached_property
+    def _opening(self) -> Opening:
+        return Opening(self.space, self.initial)
+
+    @cached_property
+    def _members(self) -> list[DetectorSpec]:
+        return list(self.space.all())
+
+    def _candidates(
+        self, history: Sequence[Trial], running: Sequence[Trial], rng: np.random.Generator
+    ) -> list[DetectorSpec]:
+        """Members that were not tried, in an order that depends on the arguments only."""
+        seen = {trial.spec for trial in (*history, *running)}
+        if self.space.size() <= CANDIDATES:
+            return [spec for spec in self._members if spec not in seen]
+        around = [spec for trial in front(history, self.objectives) for spec in self.space.neighbours(trial.spec)]
+        near = [around[index] for index in rng.permutation(len(around))[: CANDIDATES // 2]]
+        drawn = [self.space.sample(rng) for _ in range(CANDIDATES - len(near))]
+        found = [spec for spec in dict.fromkeys([*near, *drawn]) if spec not in seen]
+        if not found and (last := sample_unseen(self.space, seen, rng)) is not None:
+            return [last]
+        return found
+
+
+class _Model:
+    """Predictions for `specs`: `means` and `deviations` (n, objectives), where costs stand as logarithms; `points`
+    turns such figures into what is minimised. A cost that was measured is known. Not `ready` where nothing was seen."""
+
+    def __init__(self, specs: Sequence[DetectorSpec], trials: Sequence[Trial], objectives: Sequence[Objective]) -> None:
+        costs = next((trial.cost.values() for trial in trials if trial.cost is not None), {})
+        self._logarithmic = np.array([objective.name in costs for objective in objectives])
+        self._signs = np.array([-1.0 if objective.maximise else 1.0 for objective in objectives])
+        self.means, self.deviations = np.zeros((2, len(specs), len(objectives)))
+        number = {spec: index for index, spec in enumerate(dict.fromkeys((*specs, *(trial.spec for trial in trials))))}
+        self.ready = True
+        for column, objective in enumerate(objectives):
+            found = _costs(trials, objective) if self._logarithmic[column] else _found(trials, objective)
+            if not found:
+                self.ready = False
+                return
+            seen = [trial.spec for trial, _ in found]
+            values = np.array([value for _, value in found])
+            centre = values.mean() if self._logarithmic[column] else 0.0
+            observed = Observations(
+                which=np.array([number[spec] for spec in seen]),
+                epochs=np.array([1.0 if self._logarithmic[column] else float(t.fidelity.epochs) for t, _ in found]),
+                values=values - centre,
+                distances=distances(seen, seen),
+            )
+            which = [number[spec] for spec in specs]
+            means, deviations = predict(observed, distances(specs, seen), which, observed.epochs.max())
+            self.means[:, column], self.deviations[:, column] = means + centre, deviations
+            if self._logarithmic[column]:
+                known = dict(zip(observed.which.tolist(), values, strict=True))
+                for index, spec in enumerate(which):
+                    if spec in known:
+                        self.means[index, column], self.deviations[index, column] = known[spec], 0.0
+
+    def points(self, figures: Array) -> Array:
+        """(..., objectives) for minimisation."""
+        costs = self._signs * np.exp(np.where(self._logarithmic, figures, 0.0))
+        return np.where(self._logarithmic, costs, figures)
+
+
+def _costs(trials: Sequence[Trial], objective: Objective) -> list[tuple[Trial, float]]:
+    """Logarithms of what is known before training, once for each detector."""
+    found = {}
+    for trial in trials:
+        value = math.nan if trial.cost is None else trial.cost.values().get(objective.name, math.nan)
+        if 0 < value < math.inf:
+            found[trial.spec] = trial, math.log(value)
+    return list(found.values())
+
+
+def _found(trials: Sequence[Trial], objective: Objective) -> list[tuple[Trial, float]]:
+    """What training found, for minimisation."""
+    complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
+    values = [(trial, float(vector(trial.values(), [objective])[0])) for trial in complete]
+    return [(trial, value) for trial, value in values if math.isfinite(value)]
