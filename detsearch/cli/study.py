@@ -1,4 +1,4 @@
-"""``study show`` and ``report``: what a study has found."""
+"""``study show``, ``study table``, ``study latency`` and ``report``: what studies have found."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from detsearch.cli import options
-from detsearch.cli.output import print_json, say, stdout
+from detsearch.cli.output import log, print_json, say, stdout
 
 Folder = Annotated[Path, typer.Argument(help="Folder of a study.")]
 
@@ -16,7 +16,8 @@ Folder = Annotated[Path, typer.Argument(help="Folder of a study.")]
 def register(app: typer.Typer) -> None:
     commands = typer.Typer(no_args_is_help=True, help="Look at studies.")
     commands.command()(show)
-    commands.callback()(lambda: None)
+    commands.command()(table)
+    commands.command()(latency)
     app.add_typer(commands, name="study")
     app.command()(report)
 
@@ -39,6 +40,60 @@ def show(folder: Folder, json: options.Json = False) -> None:
             "trials": [trial.to_json() for trial in study.trials],
         }
     )
+
+
+def table(
+    folders: Annotated[
+        list[Path], typer.Argument(help="Folders of studies of one space, each with a seed of its own.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The file: JSON, packed if its name ends in .gz.")],
+    latency: Annotated[
+        Path | None, typer.Option(help="Latencies of `detsearch study latency`, in place of the studies' own.")
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """Collect a recorded table, on which searches are compared, from studies that tried a whole space.
+
+    The studies' recipes say `search.strategy: all`, and `training.eval_epochs` for figures on the way. Unfinished ones
+    give what they have; repeat the command when they have more.
+    """
+    from detsearch.runs.table import collect_table
+
+    found = collect_table(folders, out, latency)
+    lacking = {str(seed): list(codes) for seed, codes in found.lacking.items()}
+    if json:
+        print_json({"table": str(out), "detectors": len(found.table.rows), "seeds": list(found.table.seeds),
+                    "epochs": list(found.table.epochs), "lacking": lacking})  # fmt: skip
+        return
+    epochs = ", ".join(map(str, found.table.epochs))
+    say(f"{out}: {len(found.table.rows)} detectors, scored after {epochs} epochs")
+    for seed, codes in lacking.items():
+        say(f"seed {seed}: " + (f"{len(codes)} were not trained yet, such as {codes[0]}" if codes else "complete"))
+
+
+def latency(
+    folder: Folder,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The file (JSON); an existing one is gone on with.")],
+    device: options.Device = None,
+    settings: options.Set = None,
+    json: options.Json = False,
+) -> None:
+    """Measure the latency of every detector of a study again, one after the other, on this or another device.
+
+    Run it when nothing else runs. Repeat the command to go on after an interruption, and to measure once more what was
+    not steady. `--set latency.seconds=2` measures longer.
+    """
+    from detsearch.runs.latencies import measure_again
+    from detsearch.types import Latency
+
+    def tell(number: int, count: int, code: str, found: Latency) -> None:
+        log(f"{number}/{count} {code}: {found.median_ms:.2f} ms{'' if found.steady else ', not steady'}")
+
+    found = measure_again(folder, out, device=device, settings=settings or (), on_measured=tell)
+    if json:
+        print_json({"latencies": str(out), "detectors": len(found.by_code), "unsteady": found.unsteady})
+        return
+    say(f"{out}: {len(found.by_code)} detectors, {len(found.unsteady)} not steady")
 
 
 def report(

@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from detsearch.arch.code import format_detector
 from detsearch.arch.partial_order import leq
+from detsearch.arch.presets import resolve
 from detsearch.arch.spaces.base import Space
 from detsearch.arch.spaces.section import read_space
+from detsearch.arch.spec import DetectorSpec
 from detsearch.cost.latency import device_name
 from detsearch.data.dataset import Dataset
-from detsearch.errors import CheckpointError, StudyError
+from detsearch.errors import CheckpointError, RecipeError, SpecError, StudyError
 from detsearch.files import write_json
 from detsearch.runs.candidate import TrainedCandidates
 from detsearch.runs.checks import check_mask_objectives, check_run, load_splits
@@ -27,11 +30,15 @@ from detsearch.runs.train import RECIPE
 from detsearch.search.evolution import Evolution
 from detsearch.search.execution.processes import ProcessExecutor
 from detsearch.search.exhaustive import Exhaustive
+from detsearch.search.given import GivenFirst
+from detsearch.search.halving import Halving
 from detsearch.search.ledger import Ledger, read_study
 from detsearch.search.objective import Limit, Objective
+from detsearch.search.optuna_samplers import OptunaSampler
 from detsearch.search.pareto import front
 from detsearch.search.random_search import RandomSearch
 from detsearch.search.study import Ending, OnEvent, Search, run_study
+from detsearch.search.surrogate import Surrogate
 from detsearch.search.trial import Strategy, Trial, TrialState
 from detsearch.training.checkpoint import load_detector
 from detsearch.training.loop import CHECKPOINT
@@ -79,12 +86,14 @@ def search_structure(
     splits = load_splits(recipe, masks=masks)
     check_run(recipe, networks, device)
     candidates = TrainedCandidates(recipe, len(splits[recipe.data.train].classes), device, masks)
+    rungs = (*recipe.search.rungs, recipe.training.epochs)
     search = Search(
         strategy=_strategy(recipe, space, objectives),
         cost=candidates.cost,
         evaluate=candidates.evaluate,
         fidelity=Fidelity(recipe.training.epochs),
         seed=recipe.seed,
+        halving=Halving(objectives=objectives, rungs=rungs, eta=recipe.search.eta) if len(rungs) > 1 else None,
         leq=leq if recipe.search.prune and not everything else None,
         slack=recipe.search.slack,
         limits=tuple(Limit.parse(text) for text in recipe.limits),
@@ -107,7 +116,8 @@ def search_structure(
                 ledger,
                 search,
                 executor,
-                trials=recipe.budget.trials or (None if everything else TRIALS),
+                trials=recipe.budget.trials or (None if everything or recipe.budget.epochs else TRIALS),
+                epochs=recipe.budget.epochs,
                 seconds=None if hours is None else hours * 3600,
                 on_event=on_event,
             )
@@ -119,7 +129,7 @@ def search_structure(
     return Finished(
         ending=ending,
         space=space.size(),
-        trained=sum(trial.metrics is not None for trial in trials),
+        trained=sum(trial.metrics is not None and trial.continues is None for trial in trials),
         front=len(front(trials, objectives)),
         reason=_why_none(trials),
     )
@@ -179,13 +189,33 @@ def recipe_of_trial(
 
 
 def _strategy(recipe: SearchRecipe, space: Space, objectives: tuple[Objective, ...]) -> Strategy:
+    initial = recipe.search.initial
+    strategy: Strategy
     match recipe.search.strategy:
         case "all":
-            return Exhaustive(space=space)
+            strategy = Exhaustive(space=space)
         case "random":
-            return RandomSearch(space=space)
+            strategy = RandomSearch(space=space)
         case "evolution":
-            return Evolution(space=space, objectives=objectives, initial=recipe.search.initial)
+            strategy = Evolution(space=space, objectives=objectives, initial=initial)
+        case "surrogate":
+            strategy = Surrogate(space=space, objectives=objectives, initial=initial)
+        case "nsga2" | "tpe" as sampler:
+            strategy = OptunaSampler(space=space, objectives=objectives, sampler=sampler, initial=initial)
+    given = tuple(_member(space, text, number) for number, text in enumerate(recipe.search.start))
+    return GivenFirst(detectors=given, strategy=strategy) if given else strategy
+
+
+def _member(space: Space, text: str, number: int) -> DetectorSpec:
+    """A detector that the recipe names as a start."""
+    where = f"search.start[{number}]"
+    try:
+        spec = resolve(text)
+    except SpecError as error:
+        raise RecipeError(where, "a preset or a detector's code", f"{text!r} ({error})") from None
+    if not space.contains(spec):
+        raise RecipeError(where, "a member of the space", format_detector(spec), "`detsearch space` lists them")
+    return spec
 
 
 def _identity(

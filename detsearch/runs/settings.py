@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Set
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from detsearch.data.transforms import Augmentation
 from detsearch.errors import UserError
@@ -80,13 +80,21 @@ class TrainRecipe(Run):
 class SearchSettings(Section):
     """How candidates are proposed and which are left out before training."""
 
-    strategy: Literal["evolution", "random", "all"] = Field(
+    strategy: Literal["evolution", "surrogate", "random", "nsga2", "tpe", "all"] = Field(
         "evolution",
-        description="evolution (SM-NAS); random search; or all: every member of the space once, in order, none pruned.",
+        description="evolution (SM-NAS); surrogate: what a model of the figures so far finds most promising; random "
+        "search; optuna's nsga2 or tpe, to compare with; all: every member of the space once, in order, none pruned.",
     )
     initial: int = Field(
-        8, ge=1, description="Random members before evolution begins, chosen so that every kind of part occurs."
+        8, ge=1, description="Random members before the strategy begins, chosen so that every kind of part occurs."
     )
+    start: list[str] = Field([], description="Members of the space that are tried first: presets or codes.")
+    rungs: list[Annotated[int, Field(ge=1)]] = Field(
+        [],
+        description="Epochs, fewer than training.epochs, after which candidates are compared and only the better ones "
+        "trained on (successive halving), such as [4]; empty: all are trained in full.",
+    )
+    eta: int = Field(3, ge=2, le=100, description="Of the candidates that reach a rung, one in so many is trained on.")
     prune: bool = Field(True, description="Leave out what the partial order shows to be dominated.")
     slack: float = Field(0.0, ge=0, le=1, description="AP by which pruning must be sure, against noise.")
 
@@ -98,8 +106,9 @@ class BudgetSettings(Section):
         None,
         ge=1,
         description="Candidates that are trained, failed ones included, pruned ones not; null: 40, or every one under "
-        "the strategy all.",
+        "the strategy all or with `epochs`.",
     )
+    epochs: int | None = Field(None, ge=1, description="Epochs of all trainings together; null: no limit.")
     hours: float | None = Field(None, gt=0, description="Wall time of one run of the command; null: no limit.")
 
 
@@ -138,6 +147,14 @@ class SearchRecipe(Run):
             raise ValueError(str(error)) from None
         _known([objective.name for objective in objectives], FIGURES)
         return texts
+
+    @model_validator(mode="after")
+    def _rungs(self) -> Self:
+        rungs = [*self.search.rungs, self.training.epochs]
+        if rungs != sorted(set(rungs)):
+            wanted = f"search.rungs: ascending epochs below training.epochs ({self.training.epochs})"
+            raise ValueError(f"{wanted}, not {self.search.rungs}")
+        return self
 
     @field_validator("limits")
     @classmethod

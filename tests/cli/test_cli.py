@@ -33,7 +33,8 @@ def checkpoint(tmp_path: Path, data_file: Path, capsys: Out) -> Path:
 
 
 COMMANDS = [
-    "demo", "data check", "data convert", "describe", "search structure", "study show", "report", "train", "eval",
+    "demo", "data check", "data convert", "describe", "search structure", "study show", "study table",
+    "study latency", "report", "train", "eval",
     "predict", "latency", "modules", "schema", "space", "weights",
 ]  # fmt: skip
 

@@ -40,6 +40,13 @@ def test_options_are_named_and_what_is_missing_is_asked_for() -> None:
         load_recipe(SearchRecipe, None, ["data.train=train"])
 
 
+@pytest.mark.parametrize("rungs", ["[12]", "[4, 2]", "[2, 2]", "[0]", "[20]"])
+def test_rungs_ascend_to_the_full_training(rungs: str) -> None:
+    with pytest.raises(RecipeError, match=r"rungs"):
+        load_recipe(SearchRecipe, None, ["data.file=d", "training.epochs=12", f"search.rungs={rungs}"])
+    assert load_recipe(SearchRecipe, None, ["data.file=d", "training.epochs=12", "search.rungs=[2, 4]"])
+
+
 def test_what_was_used_can_be_read_again(tmp_path: Path) -> None:
     recipe = load_recipe(SearchRecipe, builtin("demo"), ["seed=3"])
     write_recipe(recipe, tmp_path / "recipe.yaml")

@@ -126,6 +126,25 @@ def test_modules_of_a_third_party_are_searched(tmp_path: Path, search_file: Path
     assert any(trial.code.startswith("toynet") and "/centre" in trial.code for trial in trials)
 
 
+def test_early_comparison_a_start_and_a_budget_of_epochs(tmp_path: Path, search_file: Path) -> None:
+    start = "basicblock_8_1-2-2-2/fpn(levels=4-5,width=8)/retinanet(depth=1)/gn@64x64"
+    settings = ["device=cpu", "search.strategy=surrogate", "search.rungs=[1]", "search.eta=2", "budget.trials=null"]
+    recipe = load_recipe(SearchRecipe, search_file, [*settings, f"search.start=['{start}']", "budget.epochs=6"])
+    finished = search_structure(recipe, tmp_path / "study")
+    trials = read_study(tmp_path / "study").trials
+    assert finished.ending is Ending.EPOCHS
+    assert (trials[0].code, trials[0].origin) == (start, "given")
+    assert any(trial.origin == "model" for trial in trials)
+    continued = [trial for trial in trials if trial.continues is not None]
+    assert continued
+    assert all(trial.fidelity.epochs == 2 for trial in continued)
+    assert finished.trained == len(trials) - len(continued), "a training that is continued is one"
+    assert sum(1 for _ in trials) == 6, "each trial added an epoch"
+    outside = recipe.model_copy(update={"search": recipe.search.model_copy(update={"start": ["retinanet_r50_fpn"]})})
+    with pytest.raises(RecipeError, match=r"search\.start\[0\].*a member of the space"):
+        search_structure(outside, tmp_path / "other")
+
+
 def test_interrupted_on_the_command_line_and_gone_on_with(tmp_path: Path, search_file: Path) -> None:
     out = tmp_path / "study"
     command = [

@@ -1,0 +1,134 @@
+"""``detsearch study latency``: the detectors of a study measured again, one after the other and nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+from pydantic import Field, ValidationError
+
+from detsearch.arch.spec import DetectorSpec
+from detsearch.cost.latency import device_name
+from detsearch.errors import StudyError
+from detsearch.files import write_json
+from detsearch.runs.candidate import TrainedCandidates
+from detsearch.runs.device import resolve_device
+from detsearch.runs.recipe import load_recipe
+from detsearch.runs.search import read_data_summary
+from detsearch.runs.settings import LatencySettings, SearchRecipe
+from detsearch.runs.train import RECIPE
+from detsearch.search.ledger import read_study
+from detsearch.types import Latency, LatencyProtocol
+from detsearch.yamlfile import Section, explain
+
+FORMAT: Final = "detsearch latencies"
+HINT: Final = "write such files with `detsearch study latency`"
+MAX_BYTES: Final = 64 << 20
+
+
+@dataclass(frozen=True)
+class Latencies:
+    """Latencies by the detectors' codes; `how` says on which device and with which settings they were measured."""
+
+    how: dict[str, Any]
+    by_code: dict[str, Latency]
+
+    @property
+    def unsteady(self) -> list[str]:
+        return [code for code, latency in self.by_code.items() if not latency.steady]
+
+
+class _Entry(Section):
+    median_ms: float = Field(gt=0)
+    iqr_ms: float = Field(ge=0)
+    steady: bool
+    protocol: dict[str, int | str]
+
+
+class _File(Section):
+    format: Literal["detsearch latencies"]
+    version: Literal[1]
+    how: dict[str, Any]
+    latencies: dict[str, _Entry] = Field(max_length=100_000)
+
+
+def measure_again(
+    folder: Path,
+    out: Path,
+    *,
+    device: str | None = None,
+    settings: Sequence[str] = (),
+    on_measured: Callable[[int, int, str, Latency], None] = lambda *_: None,
+) -> Latencies:
+    """Measure every detector that the study in `folder` tried, on its device or another, and keep the results in `out`.
+
+    `settings` change the recipe's (``latency.seconds=2``). The order is shuffled, so that a drift of the machine is no
+    effect of structure. `out` is replaced after each measurement; called again, it goes on with what is missing there,
+    then once more with what was not steady. StudyError where `out` holds measurements of another device or kind.
+    """
+    study = read_study(folder)
+    options = {} if device is None else {"device": device}
+    recipe = load_recipe(SearchRecipe, folder / RECIPE, settings, options)
+    classes = read_data_summary(folder)[recipe.data.train]["classes"]
+    place = resolve_device(recipe.device)
+    how = {"device": place, "device_name": device_name(place), **_plain(recipe.latency)}
+    known = Latencies(how, {})
+    if out.exists():
+        known = read_latencies(out)
+        if known.how != how:
+            hint = "name another file, or delete it"
+            raise StudyError(str(out), f"latencies measured with {json.dumps(how)}", json.dumps(known.how), hint)
+    specs = {trial.code: trial.spec for trial in study.trials}
+    candidates = TrainedCandidates(recipe, len(classes), place)
+    missing = [code for code in specs if code not in known.by_code]
+    found = dict(known.by_code)
+    todo = _shuffled(missing) + _shuffled([code for code in known.unsteady if code in specs])
+    for number, code in enumerate(todo, start=1):
+        found[code] = _measured(candidates, specs[code])
+        write_json(out, {"format": FORMAT, "version": 1, "how": how,
+                         "latencies": {name: asdict(latency) for name, latency in found.items()}})  # fmt: skip
+        on_measured(number, len(todo), code, found[code])
+    return Latencies(how, found)
+
+
+def read_latencies(path: Path) -> Latencies:
+    """What `measure_again` wrote; StudyError, in one line, for whatever is wrong with it."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise StudyError(str(path), f"a file of at most {MAX_BYTES} bytes", "more")
+        found = _File.model_validate(json.loads(content))
+        entries = {code: _latency(entry) for code, entry in found.latencies.items()}
+    except OSError as error:
+        raise StudyError(str(path), "a file of latencies", error.strerror or str(error)) from error
+    except ValidationError as problem:
+        raise explain(problem, str(path), StudyError) from None
+    except (ValueError, RecursionError, TypeError) as error:
+        raise StudyError(str(path), "latencies as JSON", str(error), HINT) from error
+    return Latencies(found.how, entries)
+
+
+def _latency(entry: _Entry) -> Latency:
+    protocol = LatencyProtocol(**entry.protocol)  # type: ignore[arg-type]  # a wrong name is a TypeError
+    return Latency(median_ms=entry.median_ms, iqr_ms=entry.iqr_ms, steady=entry.steady, protocol=protocol)
+
+
+def _measured(candidates: TrainedCandidates, spec: DetectorSpec) -> Latency:
+    latency = candidates.cost(spec).latency
+    assert latency is not None, "candidates are measured"
+    return latency
+
+
+def _shuffled(codes: Sequence[str]) -> list[str]:
+    order = np.random.default_rng(len(codes)).permutation(len(codes))
+    return [codes[index] for index in order]
+
+
+def _plain(settings: LatencySettings) -> dict[str, Any]:
+    found: dict[str, Any] = settings.model_dump(mode="json")
+    return found
