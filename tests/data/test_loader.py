@@ -85,7 +85,7 @@ def test_masks_cover_their_objects(shapes: Dataset) -> None:
 
 
 def test_cached_masks_keep_to_the_limit(shapes: Dataset) -> None:
-    """In 1 MiB, fewer images with masks. Those of an image fill no whole number of bytes where there are one or three."""
+    """In 1 MiB, fewer images with masks. Those of an image may end within a byte."""
     size, limit = InputSize(283, 251), 1 << 20
     boxes_only = PreparedImages(shapes.records, size, enlarge=1.0, limit_mb=1, shared=False)
     cached = PreparedImages(shapes.records, size, enlarge=1.0, limit_mb=1, shared=False, masks=True)

@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from PIL import Image
 
 from detsearch.arch.code import parse_detector
+from detsearch.data.dataset import Dataset
 from detsearch.errors import DataError, RecipeError
+from detsearch.nn.structures import Detections, ImageBatch
 from detsearch.runs.candidate import TrainedCandidates
 from detsearch.runs.checks import check_mask_objectives
 from detsearch.runs.data import load_split
 from detsearch.runs.identity import summary
 from detsearch.runs.predict import evaluate_checkpoint, predict_images
 from detsearch.runs.recipe import load_recipe
+from detsearch.runs.score import score
 from detsearch.runs.search import search_structure
 from detsearch.runs.settings import SearchRecipe, TrainRecipe
 from detsearch.runs.train import train_recipe
 from detsearch.search.objective import OF_MASKS, Objective
 from detsearch.search.trial import TrialContext
-from detsearch.types import Fidelity
+from detsearch.types import Fidelity, InputSize
 from tests.runs.conftest import MASKED, TINY
 
 NEVER = {"mask_ap_medium", "mask_ap_large", "mask_ar_medium", "mask_ar_large"}  # no objects of these sizes
@@ -96,6 +101,41 @@ def test_data_without_masks_are_refused_before_time_is_spent(tmp_path: Path, box
     assert "\n" not in str(caught.value)
     assert not out.exists()
     assert train_recipe(_recipe(boxes_file, "training.epochs=1", detector=TINY), out)["steps"] == 2
+
+
+class _FullBoxes:
+    """Answers the first object's box, filled or empty."""
+
+    name, device, precision, threads = "fake", "cpu", "float32", 1
+
+    def __init__(self, dataset: Dataset, probability: float | None) -> None:
+        self.boxes = iter(torch.from_numpy(record.boxes[:1]) for record in dataset.records)
+        self.labels = iter(torch.from_numpy(record.labels[:1]) for record in dataset.records)
+        self.probability = probability
+
+    def __call__(self, images: ImageBatch) -> Detections:
+        boxes, labels = next(self.boxes)[None], next(self.labels)[None]
+        masks = None if self.probability is None else torch.full((1, 1, 4, 4), self.probability)
+        return Detections(boxes, torch.ones(1, 1), labels, torch.ones(1, 1, dtype=torch.bool), masks)
+
+    def synchronize(self) -> None:
+        pass
+
+    def nominal_load(self) -> nullcontext[None]:
+        return nullcontext()
+
+
+def test_boxes_and_masks_are_scored_apart(data_file: Path) -> None:
+    masked, plain = load_split(str(data_file), "val", True), load_split(str(data_file), "val")
+    size = InputSize(64, 64)
+    empty, full, none = (
+        score(_FullBoxes(masked, probability), size, masked, batch=1).values() for probability in (0.0, 1.0, None)
+    )
+    assert empty["ap"] == full["ap"] == none["ap"] > 0
+    assert empty["mask_ap"] == 0.0
+    assert 0 < full["mask_ap50"] <= 1
+    assert "mask_ap" not in none
+    assert "mask_ap" not in score(_FullBoxes(plain, 1.0), size, plain, batch=1).values()
 
 
 def _search(path: Path, data_file: Path, objectives: list[str], masked: bool) -> SearchRecipe:
