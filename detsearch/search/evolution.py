@@ -11,11 +11,12 @@ from typing import Final
 import numpy as np
 
 from detsearch.arch.spaces.base import Space
+from detsearch.arch.spec import DetectorSpec
 from detsearch.search.coverage import Opening
 from detsearch.search.objective import Objective
 from detsearch.search.pareto import crowding_distance, front, matrix
 from detsearch.search.random_search import sample_unseen
-from detsearch.search.trial import RANDOM, Proposal, Trial
+from detsearch.search.trial import RANDOM, Proposal, Trial, TrialState
 
 MUTATIONS: Final = 8
 
@@ -27,7 +28,8 @@ class Evolution:
     The first members are those of `Opening` (our choice): what no member has, mutations come by late.
 
     A parent is the less crowded of two drawn front members, so that thin parts of the front get more children (our
-    choice; the paper only says that parents come from the front). A candidate is never proposed twice: where a
+    choice; the paper only says that parents come from the front). Under successive halving the fronts of all fidelities
+    have children, since the highest one has few members for long. A candidate is never proposed twice: where a
     parent's neighbourhood is used up the other members of the front follow, then a random candidate.
     """
 
@@ -56,12 +58,18 @@ class Evolution:
         return Opening(self.space, self.initial)
 
     def _parents(self, history: Sequence[Trial], rng: np.random.Generator) -> list[Trial]:
-        """The front in the order in which its members are tried: a tournament's winner, then the others at random."""
-        members = front(history, self.objectives)
-        if not members:
-            return []
-        order = list(rng.permutation(len(members)))
-        distance = crowding_distance(matrix(members, self.objectives))
-        if len(order) > 1 and distance[order[1]] > distance[order[0]]:
-            order[0], order[1] = order[1], order[0]
-        return [members[index] for index in order]
+        """The members of the fronts in the order in which they are tried: a fidelity is drawn, and in its front a
+        tournament's winner comes first, then the others at random; then the other fidelities'."""
+        fidelities = sorted({trial.fidelity for trial in history if trial.state is TrialState.COMPLETE})
+        if len(fidelities) > 1:
+            fidelities = [fidelities[index] for index in rng.permutation(len(fidelities))]
+        found: dict[DetectorSpec, Trial] = {}
+        for fidelity in fidelities:
+            members = front(history, self.objectives, fidelity)
+            order = list(rng.permutation(len(members)))
+            distance = crowding_distance(matrix(members, self.objectives))
+            if len(order) > 1 and distance[order[1]] > distance[order[0]]:
+                order[0], order[1] = order[1], order[0]
+            for index in order:
+                found.setdefault(members[index].spec, members[index])
+        return list(found.values())

@@ -30,20 +30,19 @@ def distances(specs: Sequence[DetectorSpec], others: Sequence[DetectorSpec]) -> 
     they are of one kind, and each of their fields. Numbers are compared by their logarithms, relative to the range that
     they have among all the given detectors; one that only one of two parts has counts as half that range.
     """
-    layers = [
-        _layer([_part(spec, group) for spec in specs], [_part(spec, group) for spec in others]) for group in GROUPS
-    ]
+    layers = [_layer([part(spec, group) for spec in specs], [part(spec, group) for spec in others]) for group in GROUPS]
     return np.stack(layers)
 
 
-def _part(spec: DetectorSpec, group: str) -> Any:
+def part(spec: DetectorSpec, group: str) -> Any:
+    """What stands at one of the `GROUPS`."""
     return spec.input if group == "input" else getattr(spec.network, group)
 
 
 def _layer(parts: Sequence[Any], others: Sequence[Any]) -> NDArray[np.float64]:
     """Computed for the distinct parts only: a space has far fewer of them than detectors."""
     number = {part: index for index, part in enumerate(dict.fromkeys((*parts, *others)))}
-    between = _between([dict(_entries(part)) for part in number])
+    between = _between([dict(entries(part)) for part in number])
     rows, columns = ([number[part] for part in side] for side in (parts, others))
     return between[np.ix_(rows, columns)]
 
@@ -74,18 +73,18 @@ def _column(values: Sequence[float | str | None]) -> NDArray[np.float64]:
     return np.asarray(gaps**2)
 
 
-def _entries(value: Any, name: str = "") -> Iterator[Entry]:
+def entries(value: Any, name: str = "") -> Iterator[Entry]:
     """All that a part is made of, flat."""
     if is_dataclass(value):
         yield f"{name}:kind", type(value).__qualname__
         for field in fields(value):
-            yield from _entries(getattr(value, field.name), f"{name}.{field.name}")
+            yield from entries(getattr(value, field.name), f"{name}.{field.name}")
     elif isinstance(value, bool | int | float):
         yield name, float(value)
     elif isinstance(value, tuple | list):
         yield f"{name}:length", float(len(value))
         for index, item in enumerate(value):
-            yield from _entries(item, f"{name}[{index}]")
+            yield from entries(item, f"{name}[{index}]")
     elif value is not None:
         text = str(value)
         yield name, text

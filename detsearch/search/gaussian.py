@@ -159,8 +159,9 @@ def _stretched(scales: dict[float, float], epochs: Array, theta: Array) -> Array
 
 
 def _scales(seen: Observations) -> dict[float, float]:
-    """By how much values differ after how many epochs. Of those that went on the better ones did, so a later scale
-    follows from the earlier one by how much the same detectors grew."""
+    """By how much values differ after how many epochs. Of those that went on the better ones did, whose spread says
+    little, so a later scale follows from the earlier one by how much the same detectors grew, as figures that begin
+    at zero do; closer on recorded tables than the ratio of spreads."""
     found: dict[float, float] = {}
     before: dict[int, float] = {}
     last = 1.0

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from detsearch.search.pareto import Points, crowding_distance, front, hypervolume, non_dominated
+from detsearch.search.pareto import Points, crowding_distance, front, hypervolume, improvements, non_dominated
 from detsearch.search.trial import TrialState
 from detsearch.types import Fidelity, Metrics
 from tests.search.toy import OBJECTIVES, toy, trial
@@ -72,3 +72,19 @@ def test_front_of_trials_leaves_out_what_cannot_be_compared() -> None:
     assert [t.number for t in front(trials, OBJECTIVES)] == [0, 5]
     assert [t.number for t in front(trials, OBJECTIVES, low)] == [3]
     assert front([], OBJECTIVES) == []
+
+
+@given(
+    st.integers(1, 3).flatmap(
+        lambda m: st.tuples(
+            arrays(np.float64, st.tuples(st.integers(0, 8), st.just(m)), elements=st.integers(-2, 7).map(float)),
+            arrays(np.float64, st.tuples(st.integers(0, 8), st.just(m)), elements=st.integers(-2, 7).map(float)),
+        )
+    )
+)
+def test_improvements_are_what_hypervolumes_differ_by(given: tuple[Points, Points]) -> None:
+    """Against both volumes computed whole; points beyond the reference are among them."""
+    known, new = given
+    reference = [5.0] * known.shape[1]
+    whole = [hypervolume(np.vstack([known, point]), reference) - hypervolume(known, reference) for point in new]
+    np.testing.assert_allclose(improvements(new, known, reference), whole, atol=1e-9)
