@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -24,9 +24,11 @@ from detsearch.training import log as logs
 from detsearch.training.loop import LOG
 from detsearch.types import CostMetrics, Latency
 
-FROM_SEED: Final = frozenset({"seed", "objectives"})
-"""Of a study's identity, what may differ between those of one table."""
-VERSIONS: Final = ("detsearch", "torch", "python", "device_name", "threads")
+FREE: Final = frozenset({"seed", "objectives"})
+"""Of a study's identity, what may differ between those of one table; ..."""
+OF_LATENCY: Final = frozenset({"device", "device_name", "latency"})
+"""... and this as well, where latencies come from elsewhere."""
+VERSIONS: Final = ("detsearch", "torch", "python", "threads")
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,10 @@ def collect_table(folders: Sequence[Path], out: Path, latencies: Path | None = N
 
     They may be unfinished, and one may lack what another has. Figures after part of a training are those in the trials'
     logs (``training.eval_epochs``). A latency is the first steady one, or else the first, that the studies have, unless
-    `latencies` names a file of ``detsearch study latency``, which must then have all. StudyError otherwise.
+    `latencies` names a file of ``detsearch study latency``, which must then have all; the studies may then have run on
+    different devices. StudyError otherwise.
     """
-    studies = _by_seed(folders)
+    studies = _by_seed(folders, FREE if latencies is None else FREE | OF_LATENCY)
     first = next(iter(studies.values()))
     measured = None if latencies is None else read_latencies(latencies)
     rows = []
@@ -57,10 +60,11 @@ def collect_table(folders: Sequence[Path], out: Path, latencies: Path | None = N
             trainings = {s: t for s, study in studies.items() if (t := _training(study, trials[s])) is not None}
             rows.append(Row(code=code, spec=spec, cost=cost, trainings=trainings))
     provenance: dict[str, Any] = {
-        **{k: v for k, v in first.identity.items() if k not in FROM_SEED | {"space"}},
+        **{k: v for k, v in first.identity.items() if k not in FREE | OF_LATENCY | {"space"}},
         "seeds": sorted(studies),
+        "trained_on": {str(seed): studies[seed].identity["device_name"] for seed in sorted(studies)},
         "versions": _versions(first),
-        "latency_from": "the studies, between their trainings" if measured is None else measured.how,
+        "latency_from": "the studies, between trainings" if measured is None else measured.how,
     }
     table = Table(rows=tuple(rows), choices=first.identity["space"], provenance=provenance)
     if not table.epochs:
@@ -73,13 +77,13 @@ def collect_table(folders: Sequence[Path], out: Path, latencies: Path | None = N
     return Collected(table, lacking)
 
 
-def _by_seed(folders: Sequence[Path]) -> dict[int, StudyRecord]:
-    """The studies, which must agree in all but the seed."""
+def _by_seed(folders: Sequence[Path], free: Set[str]) -> dict[int, StudyRecord]:
+    """The studies, whose identities must agree in all that is not `free`."""
     studies: dict[int, StudyRecord] = {}
     for study in map(read_study, folders):
         seed = load_recipe(SearchRecipe, study.folder / RECIPE).seed
         first = next(iter(studies.values()), study)
-        mine, other = ({k: v for k, v in s.identity.items() if k not in FROM_SEED} for s in (study, first))
+        mine, other = ({k: v for k, v in s.identity.items() if k not in free} for s in (study, first))
         if (difference := first_difference(other, mine)) is not None:
             field, was, now = difference
             hint = "a table is of one space, data set and training"

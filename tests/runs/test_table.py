@@ -61,6 +61,8 @@ def test_from_studies_to_a_table(place: Path, tmp_path: Path, capsys: Any) -> No
             assert early.keys() == late.keys()
             assert {"ap", "voc_ap50"} <= late.keys()
     assert table.provenance["seeds"] == [0, 1]
+    assert isinstance(table.provenance["trained_on"], dict)
+    assert set(table.provenance["trained_on"]) == {"0", "1"}
     assert set(table.choices) == {"backbone", "neck", "proposals", "head", "norm", "input"}
 
     # Latencies measured alone take the place of the studies' own, and a file of them is gone on with.
