@@ -96,6 +96,10 @@ def surrogate(world: World) -> Strategy:
     return Surrogate(space=world.space, objectives=world.objectives, initial=INITIAL)
 
 
+def brief(world: World) -> Strategy:
+    return Surrogate(space=world.space, objectives=world.objectives, initial=INITIAL // 2)
+
+
 def unaware(world: World) -> Strategy:
     return Surrogate(space=world.space, objectives=world.objectives, initial=INITIAL, aware=False)
 
@@ -126,6 +130,7 @@ SEARCHERS = [
     Searcher("evolution, no pruning", "what pruning brings to evolution", evolution),
     Searcher("evolution, halving", "what early comparison brings to evolution", evolution, rungs=EARLY, prune=True),
     Searcher("surrogate", "a model proposes, all are trained in full", surrogate),
+    Searcher("surrogate, 4 first", "four first members in place of eight", brief),
     Searcher("surrogate, pruning", "and the partial order prunes", surrogate, prune=True),
     Searcher("surrogate, pruning 0.01", "the same with slack 0.01 AP", surrogate, prune=True, slack=0.01),
     Searcher("surrogate, halving", "and early comparison", surrogate, rungs=EARLY),
