@@ -19,7 +19,8 @@ class RPNSpec(ModuleSpec):
 
     `width` of the convolutions over every level (0: that of the maps, at most 512), `depth` their number,
     `anchor_scale` the anchors' side in units of the stride (published: 8, so 32 pixels on P2), `keep` the proposals of
-    an image that the head gets; in training twice as many.
+    an image that the head gets, chosen among at most 1,000 and four times as many of each level; in training twice as
+    many.
     """
 
     width: int = 0

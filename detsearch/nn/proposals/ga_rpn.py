@@ -22,7 +22,7 @@ from detsearch.nn.ops.matching import match
 from detsearch.nn.ops.sampling import BalancedSampler, Sampler
 from detsearch.nn.proposals.guided import location_targets, shape_targets
 from detsearch.nn.proposals.rpn import FINEST, POSITIVE_SHARE, SAMPLES, TRAINING_FACTOR, anchor_losses
-from detsearch.nn.proposals.selection import best_proposals
+from detsearch.nn.proposals.selection import best_proposals, candidates_for
 from detsearch.nn.structures import ImageBatch, Proposals, Targets
 from detsearch.types import FeatureSpec
 
@@ -203,4 +203,5 @@ def build_ga_rpn(spec: GARPNSpec, *, features: FeatureSpec, norm: Norm) -> GARPN
         Anchors(pyramid_sizes(features, scale, scales=SCALES, finest=FINEST)),
         sampler=BalancedSampler(SAMPLES, POSITIVE_SHARE),
         keep=spec.keep,
+        candidates=candidates_for(spec.keep),
     )

@@ -18,7 +18,7 @@ from detsearch.nn.ops.anchors import Anchors, pyramid_sizes
 from detsearch.nn.ops.dense import per_place, precise
 from detsearch.nn.ops.matching import BACKGROUND, match
 from detsearch.nn.ops.sampling import BalancedSampler, Sampler
-from detsearch.nn.proposals.selection import best_proposals
+from detsearch.nn.proposals.selection import best_proposals, candidates_for
 from detsearch.nn.structures import ImageBatch, Proposals, Targets
 from detsearch.types import FeatureSpec
 
@@ -123,4 +123,5 @@ def build_rpn(spec: RPNSpec, *, features: FeatureSpec, norm: Norm) -> RPN:
         Anchors(pyramid_sizes(features, spec.anchor_scale, finest=FINEST)),
         sampler=BalancedSampler(SAMPLES, POSITIVE_SHARE),
         keep=spec.keep,
+        candidates=candidates_for(spec.keep),
     )

@@ -16,6 +16,17 @@ from detsearch.nn.structures import Proposals
 LEAST_SIDE: Final = 1e-3
 """Pixels; what lies outside the image has less when it is cut at the border."""
 
+MOST_CANDIDATES: Final = 1000
+"""Of a level (Lin et al., CVPR 2017; torchvision)."""
+PER_KEPT: Final = 4
+"""Candidates of a level for each region that is kept, where that is fewer: a slim detector that keeps 100 would spend
+as long on the suppression of thousands as on its network."""
+
+
+def candidates_for(keep: int) -> int:
+    """How many of a level's regions are compared where `keep` of an image are wanted."""
+    return min(MOST_CANDIDATES, PER_KEPT * keep)
+
 
 @torch.no_grad()
 def best_proposals(

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from detsearch.arch.modules.proposals import RPNSpec
+from detsearch.arch.catalogue import catalogue
+from detsearch.arch.modules.proposals import GARPNSpec, RPNSpec
 from detsearch.arch.spec import Norm
 from detsearch.errors import SpecError
 from detsearch.nn.interfaces import Filling
@@ -168,3 +169,12 @@ def test_bfloat16_autocast() -> None:
         proposals, losses = rpn.propose(maps, images, random_targets([3, 2], SIZES, 3))
     assert proposals.boxes.dtype == torch.float32
     assert all(loss.dtype == torch.float32 for loss in losses.values())
+
+
+@pytest.mark.parametrize(("keep", "compared"), [(1000, 1000), (2000, 1000), (250, 1000), (100, 400)])
+@pytest.mark.parametrize("kind", [RPNSpec, GARPNSpec])
+def test_few_regions_are_chosen_among_few(kind: type[RPNSpec], keep: int, compared: int) -> None:
+    spec = kind(keep=keep)
+    descriptor = catalogue().of(spec)
+    built = descriptor.load_builder()(spec, features=FeatureSpec.of((3, 4), (8, 8)), norm="bn")
+    assert (built.keep, built.candidates) == (keep, compared)
