@@ -10,12 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import moocore
-import numpy as np
-from numpy.typing import NDArray
-
 from detsearch.search.objective import Objective
-from detsearch.search.pareto import crowding_distance, matrix, measured
+from detsearch.search.pareto import matrix, measured, ranking
 from detsearch.search.trial import Proposal, Trial
 from detsearch.types import Fidelity
 
@@ -55,19 +51,3 @@ class Halving:
                         continues=trial.number,
                     )
         return None
-
-
-def ranking(points: NDArray[np.float64], best: int | None = None) -> list[int]:
-    """The `best` rows, or all, of (n, m) finite points for minimisation, best first: by front, and within one the least
-    crowded first, in the given order where equal (Deb et al., NSGA-II, 2002, section III)."""
-    best = len(points) if best is None else best
-    if best == 0:
-        return []
-    ranks = moocore.pareto_rank(points)
-    found: list[int] = []
-    for rank in np.unique(ranks):
-        front = np.flatnonzero(ranks == rank)
-        found.extend(front[np.argsort(-crowding_distance(points[front]), kind="stable")].tolist())
-        if len(found) >= best:
-            break
-    return found[:best]

@@ -54,6 +54,22 @@ def crowding_distance(points: Points) -> Points:
     return found
 
 
+def ranking(points: Points, best: int | None = None) -> list[int]:
+    """The `best` rows, or all, of (n, m) finite points for minimisation, best first: by front, and within one the least
+    crowded first, in the given order where equal (Deb et al., NSGA-II, 2002, section III)."""
+    best = len(points) if best is None else best
+    if best == 0:
+        return []
+    ranks = moocore.pareto_rank(points)
+    found: list[int] = []
+    for rank in np.unique(ranks):
+        front = np.flatnonzero(ranks == rank)
+        found.extend(front[np.argsort(-crowding_distance(points[front]), kind="stable")].tolist())
+        if len(found) >= best:
+            break
+    return found[:best]
+
+
 def hypervolume(points: Points, reference: Sequence[float]) -> float:
     """Volume that the points dominate below `reference`, an (m,) point; points not below it add nothing."""
     kept = points[finite(points)]

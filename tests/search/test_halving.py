@@ -3,17 +3,13 @@ from __future__ import annotations
 from contextlib import closing
 from pathlib import Path
 
-import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
 from detsearch.search.execution.inline import InlineExecutor
 from detsearch.search.execution.processes import ProcessExecutor
-from detsearch.search.halving import Halving, ranking
+from detsearch.search.halving import Halving
 from detsearch.search.ledger import Ledger, read_study
-from detsearch.search.pareto import front, non_dominated
+from detsearch.search.pareto import front
 from detsearch.search.random_search import RandomSearch
 from detsearch.search.study import Ending, Search, run_study
 from detsearch.search.trial import Trial, TrialState
@@ -58,23 +54,6 @@ def test_values_of_another_fidelity_do_not_count() -> None:
     found = HALVING.promotion([*trials, *better[:2]])
     assert found is not None
     assert found.continues == 2
-
-
-@settings(max_examples=50)
-@given(arrays(float, st.tuples(st.integers(0, 30), st.just(2)), elements=st.integers(0, 5).map(float)))
-def test_ranking_is_by_fronts(points: np.ndarray) -> None:
-    order = ranking(points)
-    assert sorted(order) == list(range(len(points)))
-    left = np.arange(len(points))
-    while len(left):
-        first = set(left[non_dominated(points[left])])
-        assert set(order[: len(first)]) == first, "a whole front comes before the next"
-        order, left = order[len(first) :], np.array([n for n in left if n not in first])
-
-
-def test_of_one_front_the_least_crowded_come_first() -> None:
-    points = np.array([[0, 10], [1, 9], [2, 8], [10, 0]], float)
-    assert ranking(points) == [0, 3, 2, 1]
 
 
 def study(folder: Path, *, workers: int = 1, evaluate=evaluate, **budget: int) -> tuple[Ending, list[Trial]]:  # type: ignore[no-untyped-def]

@@ -4,11 +4,11 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from detsearch.search.pareto import Points, crowding_distance, front, hypervolume, improvements, non_dominated
+from detsearch.search.pareto import Points, crowding_distance, front, hypervolume, improvements, non_dominated, ranking
 from detsearch.search.trial import TrialState
 from detsearch.types import Fidelity, Metrics
 from tests.search.toy import OBJECTIVES, toy, trial
@@ -57,6 +57,23 @@ def test_crowding_distance_of_degenerate_fronts() -> None:
     copies = np.array([[0.0, 2.0], [1.0, 1.0], [1.0, 1.0], [2.0, 0.0]])
     assert crowding_distance(copies).tolist() == [np.inf, 2.0, 0.0, np.inf]
     assert crowding_distance(np.array([[1.0, 1.0], [1.0, 1.0]])).tolist() == [np.inf, 0.0]
+
+
+@settings(max_examples=50)
+@given(arrays(float, st.tuples(st.integers(0, 30), st.just(2)), elements=st.integers(0, 5).map(float)))
+def test_ranking_is_by_fronts(points: np.ndarray) -> None:
+    order = ranking(points)
+    assert sorted(order) == list(range(len(points)))
+    left = np.arange(len(points))
+    while len(left):
+        first = set(left[non_dominated(points[left])])
+        assert set(order[: len(first)]) == first, "a whole front comes before the next"
+        order, left = order[len(first) :], np.array([n for n in left if n not in first])
+
+
+def test_of_one_front_the_least_crowded_come_first() -> None:
+    points = np.array([[0, 10], [1, 9], [2, 8], [10, 0]], float)
+    assert ranking(points) == [0, 3, 2, 1]
 
 
 def test_front_of_trials_leaves_out_what_cannot_be_compared() -> None:
