@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from detsearch.arch.code import format_detector, parse_network
+from detsearch.arch.code import format_detector
 from detsearch.arch.presets import resolve
 from detsearch.arch.spec import DetectorSpec
 from detsearch.build import build
@@ -48,7 +48,7 @@ def measure_latency(
     device = resolve_device(device)
     if Path(what).suffix == ".pt":
         detector, meta = load_detector(Path(what))
-        spec = parse_network(meta.network).at(size or InputSize.parse(meta.input))
+        spec = meta.spec(size)
     else:
         spec = resolve(what, size)
         detector = build(spec.network, classes)

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from detsearch.arch.code import format_detector, parse_network
+from detsearch.arch.code import format_detector
+from detsearch.arch.spec import DetectorSpec
 from detsearch.cost.latency import device_name
 from detsearch.data import images
 from detsearch.data.dataset import Dataset, ImageRecord
@@ -36,14 +37,14 @@ def evaluate_checkpoint(
 ) -> dict[str, Any]:
     """Figures of a checkpoint on a split, those of boxes only, and a ``note`` that says so, where the network draws
     masks and the split has none. DataError if the split has other classes than it was trained for."""
-    runtime, meta, size = _load(checkpoint, size, device)
-    masks = parse_network(meta.network).has_masks
+    runtime, meta, spec = _load(checkpoint, size, device)
+    masks = spec.network.has_masks
     dataset = load_split(data, split, masks)
     if dataset.classes != meta.classes:
         raise DataError(f"{data} split {split}", f"the classes {', '.join(meta.classes)}", ", ".join(dataset.classes))
-    found = score(runtime, size, dataset, batch=batch, voc=voc)
+    found = score(runtime, spec.input, dataset, batch=batch, voc=voc)
     return {
-        "code": format_detector(parse_network(meta.network).at(size)),
+        "code": format_detector(spec),
         "checkpoint": str(checkpoint),
         "epochs": meta.epoch,
         "split": split,
@@ -61,7 +62,7 @@ def predict_images(
     """Detections in every image of `paths`, folders searched for images, with the names of the classes; images are
     answered one by one, so that they may be of any size and number. DataError, before the first answer, names what is
     no image."""
-    runtime, meta, size = _load(checkpoint, size, device)
+    runtime, meta, spec = _load(checkpoint, size, device)
     found = {path: images.probe(path) for path in _images(paths)}
     for number, (path, (width, height)) in enumerate(found.items()):
         record = ImageRecord(
@@ -82,12 +83,13 @@ def predict_images(
             category_ids=tuple(range(len(meta.classes))),
             records=(record,),
         )
-        yield path, predict(runtime, eval_loader(single, size, batch=1, workers=0))[0], meta.classes
+        yield path, predict(runtime, eval_loader(single, spec.input, batch=1, workers=0))[0], meta.classes
 
 
-def _load(checkpoint: Path, size: InputSize | None, device: str) -> tuple[EagerRuntime, CheckpointMeta, InputSize]:
+def _load(checkpoint: Path, size: InputSize | None, device: str) -> tuple[EagerRuntime, CheckpointMeta, DetectorSpec]:
     detector, meta = load_detector(checkpoint)
-    return EagerRuntime(detector, resolve_device(device)), meta, size or InputSize.parse(meta.input)
+    spec = meta.spec(size)
+    return EagerRuntime(detector, resolve_device(device)), meta, spec
 
 
 def _images(paths: Sequence[Path]) -> Iterator[Path]:

@@ -19,8 +19,12 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
+from detsearch.arch.catalogue import catalogue
+from detsearch.arch.code import parse_network
+from detsearch.arch.spec import DetectorSpec
 from detsearch.errors import CheckpointError, ResourceError, SpecError
 from detsearch.files import replacing
+from detsearch.types import InputSize
 
 if TYPE_CHECKING:
     from detsearch.nn.detector import Detector
@@ -44,6 +48,12 @@ class CheckpointMeta(BaseModel):
     epoch: int = Field(ge=0)
     step: int = Field(ge=0)
     seconds: float = Field(ge=0)
+
+    def spec(self, size: InputSize | None = None) -> DetectorSpec:
+        """What was trained, for its own input size or for `size`; SpecError where that is too small for the network."""
+        spec = parse_network(self.network).at(size or InputSize.parse(self.input))
+        catalogue().check_input(spec)
+        return spec
 
 
 @dataclass(frozen=True)

@@ -144,6 +144,19 @@ def test_eval_and_predict(checkpoint: Path, data_file: Path, tmp_path: Path, cap
             assert 0 <= y1 <= y2 <= 64
 
 
+def test_an_input_below_the_largest_stride_is_refused(checkpoint: Path, data_file: Path, capsys: Out) -> None:
+    (image := checkpoint.parent / "a.png").write_bytes(b"")
+    for command in (
+        ["eval", str(checkpoint), "--data", str(data_file)],
+        ["predict", str(checkpoint), str(image)],
+        ["latency", str(checkpoint), "--device", "cpu"],
+    ):
+        for size in ("8x8", "64x16"):
+            assert run([*command, "--input", size]) == MENDABLE
+            message = "input: expected at least 32 pixels a side, the largest stride, got " + size
+            assert message in capsys.readouterr().err
+
+
 def test_masks_are_drawn_and_given_as_run_lengths(data_file: Path, tmp_path: Path, capsys: Out) -> None:
     out = tmp_path / "trained"
     command = ["train", MASKED, "--data", str(data_file), "--out", str(out), "--epochs", "1", "--device", "cpu"]
