@@ -23,7 +23,7 @@ def weights(
             "also with _v2, or fcos_resnet50_fpn."
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Checkpoint to write; its name ends in .pt.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Checkpoint to write, a new file; its name ends in .pt.")],
     file: Annotated[
         Path | None, typer.Option("--file", help="Local file of such weights, in place of the published ones.")
     ] = None,

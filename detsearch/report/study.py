@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from detsearch.arch.spaces.section import read_space
+from detsearch.errors import StudyError
 from detsearch.files import write_text
 from detsearch.report.html import html_report
 from detsearch.report.tables import markdown_report
@@ -19,6 +20,7 @@ from detsearch.runs.train import RECIPE
 from detsearch.search.ledger import StudyRecord, read_study
 from detsearch.search.objective import Limit
 from detsearch.search.pareto import front
+from detsearch.search.storage import DATABASE
 
 HTML: Final = "report.html"
 MARKDOWN: Final = "report.md"
@@ -27,9 +29,11 @@ MARKDOWN: Final = "report.md"
 def write_report(folder: Path, out: Path | None = None) -> list[Path]:
     """Write ``report.html`` and ``report.md`` of a study into `out`, or into its own folder; their paths.
 
-    StudyError where the folder holds no study; ResourceError where nothing can be written.
+    StudyError where the folder holds no study, or `out` another one; ResourceError where nothing can be written.
     """
     study = read_study(folder)
+    if out is not None and (out / DATABASE).exists() and not out.samefile(folder):
+        raise StudyError(str(out), "a folder without a study of its own", "another study's", "choose another --out")
     view = study_view(study)
     out = out or folder
     written = []

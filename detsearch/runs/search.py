@@ -26,7 +26,7 @@ from detsearch.runs.fit import score_with
 from detsearch.runs.identity import deciding, located, summary
 from detsearch.runs.recipe import load_recipe, override, write_recipe
 from detsearch.runs.settings import TRIALS, Run, SearchRecipe, TrainRecipe
-from detsearch.runs.train import RECIPE
+from detsearch.runs.train import METRICS, RECIPE
 from detsearch.search.evolution import Evolution
 from detsearch.search.execution.processes import ProcessExecutor
 from detsearch.search.exhaustive import Exhaustive
@@ -37,11 +37,12 @@ from detsearch.search.objective import Limit, Objective
 from detsearch.search.optuna_samplers import OptunaSampler
 from detsearch.search.pareto import front
 from detsearch.search.random_search import RandomSearch
+from detsearch.search.storage import DATABASE
 from detsearch.search.study import Ending, OnEvent, Search, run_study
 from detsearch.search.surrogate import Surrogate
 from detsearch.search.trial import Strategy, Trial, TrialState
 from detsearch.training.checkpoint import load_detector
-from detsearch.training.loop import CHECKPOINT
+from detsearch.training.loop import CHECKPOINT, LOG
 from detsearch.types import Fidelity
 
 K = TypeVar("K", int, str)
@@ -76,6 +77,7 @@ def search_structure(
 
     UserErrors for anything wrong with recipe, data, weights, device or folder come before anything is trained.
     """
+    _refuse_other_runs(folder)
     space = read_space(recipe.space)
     everything = recipe.search.strategy == "all"
     objectives = tuple(Objective.parse(text) for text in recipe.objectives)
@@ -186,6 +188,14 @@ def recipe_of_trial(
     shared = {name: getattr(search, name) for name in Run.model_fields}
     recipe = TrainRecipe(detector=trials[number].code, **shared)
     return override(TrainRecipe, recipe.model_dump(mode="json"), settings, options)
+
+
+def _refuse_other_runs(folder: Path) -> None:
+    """StudyError for a folder that a run of another kind is in: a study's has a ledger before anything else."""
+    other = next((name for name in (RECIPE, CHECKPOINT, METRICS, LOG) if (folder / name).exists()), None)
+    if other is not None and not (folder / DATABASE).exists():
+        found = f"one with a {other} and no {DATABASE}"
+        raise StudyError(str(folder), "a new folder or a study's", found, "choose another --out")
 
 
 def _strategy(recipe: SearchRecipe, space: Space, objectives: tuple[Objective, ...]) -> Strategy:

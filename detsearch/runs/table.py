@@ -18,7 +18,7 @@ from detsearch.runs.train import RECIPE
 from detsearch.search.ledger import StudyRecord, read_study
 from detsearch.search.storage import first_difference
 from detsearch.search.table import Row, Table, Training
-from detsearch.search.tablefile import write_table
+from detsearch.search.tablefile import read_table, write_table
 from detsearch.search.trial import Trial, TrialState
 from detsearch.training import log as logs
 from detsearch.training.loop import LOG
@@ -45,8 +45,9 @@ def collect_table(folders: Sequence[Path], out: Path, latencies: Path | None = N
     They may be unfinished, and one may lack what another has. Figures after part of a training are those in the trials'
     logs (``training.eval_epochs``). A latency is the first steady one, or else the first, that the studies have, unless
     `latencies` names a file of ``detsearch study latency``, which must then have all; the studies may then have run on
-    different devices. StudyError otherwise.
+    different devices. StudyError otherwise, and where `out` is a file that holds no table.
     """
+    _expect_table(out)
     studies = _by_seed(folders, FREE if latencies is None else FREE | OF_LATENCY)
     first = next(iter(studies.values()))
     measured = None if latencies is None else read_latencies(latencies)
@@ -75,6 +76,16 @@ def collect_table(folders: Sequence[Path], out: Path, latencies: Path | None = N
         trained = {row.spec for row in rows if seed in row.trainings}
         lacking[seed] = [format_detector(s) for s in read_space(first.identity["space"]).all() if s not in trained]
     return Collected(table, lacking)
+
+
+def _expect_table(out: Path) -> None:
+    """A table is replaced by a fuller one, but no other file."""
+    if out.exists():
+        try:
+            read_table(out)
+        except StudyError as error:
+            received = f"a file that is none ({error})"
+            raise StudyError("--out", "a new file, or a recorded table to replace", received, "name another") from None
 
 
 def _by_seed(folders: Sequence[Path], free: Set[str]) -> dict[int, StudyRecord]:

@@ -17,7 +17,9 @@ from detsearch.runs.identity import deciding, located
 from detsearch.runs.interrupt import Stop
 from detsearch.runs.recipe import load_recipe, write_recipe
 from detsearch.runs.settings import TrainRecipe
+from detsearch.search.storage import DATABASE
 from detsearch.search.trial import TrialContext
+from detsearch.training.loop import CHECKPOINT
 from detsearch.training.progress import TrainingProgress
 
 RECIPE = "recipe.yaml"
@@ -64,11 +66,19 @@ def train_recipe(recipe: TrainRecipe, folder: Path, *, progress: TrainingProgres
 
 
 def prepare_folder(folder: Path, recipe: TrainRecipe) -> None:
-    """Make the folder and write the recipe into it; RecipeError if it holds the run of another recipe."""
+    """Make the folder and write the recipe into it; RecipeError, and nothing written, if it holds the run of another
+    recipe, a study, or a checkpoint that no recipe belongs to."""
     path = folder / RECIPE
-    if path.exists() and not _same(load_recipe(TrainRecipe, path), recipe):
+    held = None
+    if (folder / DATABASE).exists():
+        held = "a study's"
+    elif path.exists():
+        held = None if _same(load_recipe(TrainRecipe, path), recipe) else "another run's"
+    elif (folder / CHECKPOINT).exists():
+        held = f"one with a {CHECKPOINT} and no {RECIPE}"
+    if held is not None:
         hint = "choose another --out, or repeat the command that it was made with"
-        raise RecipeError(str(folder), "an empty folder or one of the same recipe", "another run's", hint)
+        raise RecipeError(str(folder), "an empty folder or one of the same recipe", held, hint)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -25,8 +25,8 @@ def import_torchvision(name: str, file: Path | None, out: Path) -> dict[str, Any
     """Write a checkpoint of torchvision's detector `name` for COCO's 80 classes, from its published weights or from a
     local file of the same network; what was written is returned.
 
-    RecipeError for an unknown name, CheckpointError for a file that does not fit, ResourceError where the weights are
-    not within reach or `out` cannot be written.
+    RecipeError for an unknown name or an `out` that exists, CheckpointError for a file that does not fit, ResourceError
+    where the weights are not within reach or `out` cannot be written.
     """
     if name not in MODELS:
         near = difflib.get_close_matches(name, MODELS, 1)
@@ -34,6 +34,8 @@ def import_torchvision(name: str, file: Path | None, out: Path) -> dict[str, Any
         raise RecipeError("weights", f"one of {', '.join(MODELS)}", repr(name), hint)
     if out.suffix != ".pt":
         raise RecipeError("--out", "a name that ends in .pt, by which checkpoints are known", str(out))
+    if out.exists():
+        raise RecipeError("--out", "a new file", f"{out}, which exists", "choose another name; nothing is overwritten")
     model, published = MODELS[name], get_model_weights(name).DEFAULT
     categories = published.meta["categories"]
     wanted = [label for label, category in enumerate(categories) if category not in NO_CLASS]
