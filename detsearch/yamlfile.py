@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic_core import ErrorDetails
 
 from detsearch.errors import UserError
 
 MAX_BYTES = 1 << 20
+UNKNOWN: Final = "extra_forbidden"
+"""What pydantic calls a key that a model does not have."""
 
 
 class Section(BaseModel):
@@ -73,19 +77,55 @@ def read_value(text: str, where: str, error: type[UserError]) -> Any:
         raise error(where, "YAML", str(problem)) from problem
 
 
-def explain(problem: ValidationError, where: str, error: type[UserError]) -> UserError:
-    """The first of pydantic's findings as one line: file, dotted field, expected, received."""
+def faults(problem: ValidationError) -> list[ErrorDetails]:
+    """Pydantic's findings, unknown keys first: a key that is missing may be there under a wrong name."""
     found = problem.errors(include_url=False)
+    return sorted(found, key=lambda fault: fault["type"] != UNKNOWN)
+
+
+def field_of(fault: ErrorDetails) -> str:
+    """The dotted field that a finding is about."""
+    return ".".join(str(part) for part in fault["loc"])
+
+
+def explain(problem: ValidationError, where: str, error: type[UserError], kind: type[BaseModel]) -> UserError:
+    """The first of the `faults` of what should have been a `kind` as one line: file, dotted field, expected, received,
+    and for an unknown key the nearest known one."""
+    found = faults(problem)
     first = found[0]
-    field = ".".join(str(part) for part in first["loc"])
+    field = field_of(first)
     received = repr(first["input"])
     received = received if len(received) <= 80 else received[:77] + "..."
-    if first["type"] == "extra_forbidden":
-        expected, got = "no such key", f"{field.rpartition('.')[2]!r}"
+    hints = []
+    if first["type"] == UNKNOWN:
+        unknown = str(first["loc"][-1])
+        expected, got = "no such key", repr(unknown)
+        if near := difflib.get_close_matches(unknown, _keys(kind, first["loc"][:-1]), 1):
+            hints.append(f"did you mean {near[0]!r}?")
+            missing = (*first["loc"][:-1], near[0])
+            found = [fault for fault in found if (fault["type"], fault["loc"]) != ("missing", missing)]
     elif first["type"] == "missing":
         expected, got = "this key", "nothing"
     else:
         message = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
         expected, got = message, received
-    hint = f"and {len(found) - 1} more" if len(found) > 1 else None
-    return error(f"{where}: {field}" if field else where, expected, got, hint)
+    if len(found) > 1:
+        hints.append(f"and {len(found) - 1} more")
+    return error(f"{where}: {field}" if field else where, expected, got, " ".join(hints) or None)
+
+
+def _keys(kind: type[BaseModel], place: tuple[int | str, ...]) -> list[str]:
+    """The keys that are known at a place below `kind`; those of all that may stand there, where that is several."""
+    candidates: list[Any] = [kind]
+    for part in place:
+        sections = [section for candidate in candidates for section in _sections(candidate)]
+        inner = [section.model_fields[part].annotation for section in sections if part in section.model_fields]
+        candidates = inner or candidates  # else it is a mapping's key, a list's index or a union's tag
+    return [name for candidate in candidates for section in _sections(candidate) for name in section.model_fields]
+
+
+def _sections(annotation: Any) -> list[type[BaseModel]]:
+    """The models that occur in a type."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [section for argument in get_args(annotation) for section in _sections(argument)]

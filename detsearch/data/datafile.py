@@ -17,6 +17,7 @@ splits:                                                                   names:
 
 from __future__ import annotations
 
+import difflib
 from functools import reduce
 from operator import or_
 from pathlib import Path
@@ -40,12 +41,15 @@ def load_datafile(path: str | Path) -> DataFile:
     if kind is None:
         received = repr(raw["format"]) if "format" in raw else "nothing"
         yolo = "format" not in raw and "names" in raw and "train" in raw
-        hint = f"a data.yaml of YOLO goes into a data file: 'format: yolo' and 'config: {path.name}'" if yolo else None
+        near = difflib.get_close_matches("format", map(str, raw), 1) if "format" not in raw else []
+        hint = f"did you mean 'format' by {near[0]!r}?" if near else None
+        if yolo:
+            hint = f"a data.yaml of YOLO goes into a data file: 'format: yolo' and 'config: {path.name}'"
         raise DataError(f"{path}: format", f"one of {', '.join(FORMATS)}", received, hint)
     try:
         datafile = kind.model_validate(raw)
     except ValidationError as problem:
-        raise explain(problem, str(path), DataError) from problem
+        raise explain(problem, str(path), DataError, kind) from problem
     return datafile.located(path)
 
 

@@ -107,7 +107,7 @@ def read_latencies(path: Path) -> Latencies:
     except OSError as error:
         raise StudyError(str(path), "a file of latencies", error.strerror or str(error)) from error
     except ValidationError as problem:
-        raise explain(problem, str(path), StudyError) from None
+        raise explain(problem, str(path), StudyError, _File) from None
     except (ValueError, RecursionError, TypeError) as error:
         raise StudyError(str(path), "latencies as JSON", str(error), HINT) from error
     return Latencies(found.how, entries)

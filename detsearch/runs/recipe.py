@@ -8,11 +8,10 @@ from typing import Any, Final, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 
 from detsearch.errors import RecipeError
 from detsearch.files import write_text
-from detsearch.yamlfile import explain, read_value, read_yaml
+from detsearch.yamlfile import UNKNOWN, explain, faults, field_of, read_value, read_yaml
 
 R = TypeVar("R", bound=BaseModel)
 
@@ -53,13 +52,13 @@ def override(
     try:
         return kind.model_validate(raw)
     except ValidationError as problem:
-        faults = problem.errors(include_url=False)
-        missing = [_field(fault) for fault in faults if fault["type"] == "missing"]
-        if missing and set(missing) <= set(ARGUMENTS):
+        found = faults(problem)
+        missing = [field_of(fault) for fault in found if fault["type"] == "missing"]
+        if missing and set(missing) <= set(ARGUMENTS) and found[0]["type"] != UNKNOWN:
             missing = [field for field in ARGUMENTS if field in missing]
             hint = f"give {' and '.join(ARGUMENTS[field] for field in missing)}, or a --recipe that says so"
             raise RecipeError(where, " and ".join(missing), "nothing", hint) from None
-        raise explain(problem, _origin(_field(faults[0]), given, where), RecipeError) from None
+        raise explain(problem, _origin(field_of(found[0]), given, where), RecipeError, kind) from None
 
 
 def write_recipe(recipe: BaseModel, path: Path) -> None:
@@ -70,10 +69,6 @@ def write_recipe(recipe: BaseModel, path: Path) -> None:
 def to_yaml(recipe: BaseModel) -> str:
     """A recipe as YAML, in the order of its fields."""
     return str(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110))
-
-
-def _field(fault: ErrorDetails) -> str:
-    return ".".join(str(part) for part in fault["loc"])
 
 
 def _origin(field: str, given: Mapping[str, str], where: str) -> str:

@@ -110,7 +110,7 @@ def read_table(path: Path, parse: Callable[[str], DetectorSpec] = parse_detector
     try:
         found = _File.model_validate(raw)
     except ValidationError as problem:
-        raise explain(problem, str(path), StudyError) from None
+        raise explain(problem, str(path), StudyError, _File) from None
     rows: dict[DetectorSpec, Row] = {}
     for number, row in enumerate(found.rows):
         where = f"{path}: rows.{number}"

@@ -57,7 +57,20 @@ def test_what_was_used_can_be_read_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "settings", "named"),
     [
-        ("detector: x\ndata: {file: d}\ntrainin: {}\n", [], "trainin"),
+        (
+            "detector: x\ndata: {file: d}\ntrainin: {}\n",
+            [],
+            "'trainin'; did you mean 'training'?",
+        ),
+        ("detector: x\ndata: {fil: d}\n", [], "data.fil: expected no such key, got 'fil'; did you mean 'file'?"),
+        (
+            "detecto: x\n",
+            [],
+            "r.yaml: detecto: expected no such key, got 'detecto'; did you mean 'detector'?",
+        ),
+        ("detector: x\ndata: {file: d}\n", ["training.epoch=1"], "--set: training.epoch: expected no such key"),
+        ("detector: x\ndata: {file: d}\n", ["training.epoch=1"], "; did you mean 'epochs'?"),
+        ("detector: x\ndata: {file: d}\ncake: 1\n", [], "cake: expected no such key, got 'cake'"),
         ("detector: x\ndata: {file: d}\ntraining: {epochs: many}\n", [], "training.epochs"),
         ("detector: x\ndata: {file: d}\ntraining: {epochs: 0}\n", [], "training.epochs"),
         ("detector: x\n", [], "data"),

@@ -171,7 +171,7 @@ def _read_config(path: Path) -> YoloConfig:
     try:
         config = YoloConfig.model_validate(read_yaml(path, DataError))
     except ValidationError as problem:
-        raise explain(problem, str(path), DataError) from problem
+        raise explain(problem, str(path), DataError, YoloConfig) from problem
     if config.nc not in (None, len(config.names)):
         raise DataError(f"{path}: nc", f"{len(config.names)}, the number of names", str(config.nc))
     return config
