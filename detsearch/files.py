@@ -13,6 +13,18 @@ from typing import Any
 from detsearch.errors import RecipeError, ResourceError
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder, and those around it, where they are missing; ResourceError where the system does not."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        file = next((p for p in (path, *path.parents) if os.path.exists(p) and not os.path.isdir(p)), None)
+        reason = error.strerror or str(error)
+        # The system's own words mislead here: /proc/x is refused as "No such file or directory".
+        found = f"a place where none can be made ({reason})" if file is None else f"{file}, which is a file"
+        raise ResourceError(str(path), "a folder, or a place to make one", found, "choose another one") from error
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A place beside `path` to write to, which takes its name when the block ends well; what was there before stays
@@ -21,8 +33,8 @@ def replacing(path: Path) -> Iterator[Path]:
     ResourceError for whatever the disk refuses.
     """
     partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+    make_folder(path.parent)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
         _to_disk(partial)
         os.replace(partial, path)

@@ -29,22 +29,28 @@ def check(
 ) -> None:
     """Count images and objects, find every defect and say what is done about each.
 
-    Exit status 2 if the set cannot be used as it is.
+    Exit status 2 if the set cannot be used as it is; what can be drawn of it still is.
     """
     from detsearch.data.check import check as check_data
+    from detsearch.files import make_folder
     from detsearch.report.drawing import draw_samples
     from detsearch.runs.data import open_datafile
 
     datafile = open_datafile(file)
+    if samples is not None:
+        make_folder(samples)  # one that cannot be made is told before every image is read
     report = check_data(datafile)
-    drawn = [] if samples is None or not report.usable else draw_samples(datafile, samples, count, seed)
+    drawn = {} if samples is None else draw_samples(datafile, samples, count, seed)
     if json:
-        print_json({**report.to_json(), "drawn": [str(path) for path in drawn]})
+        print_json({**report.to_json(), "drawn": [str(path) for paths in drawn.values() for path in paths]})
     else:
         for line in report.lines():
             say(line)
-        for path in drawn:
-            say(f"drawn: {path}")
+        for split, paths in drawn.items():
+            for path in paths:
+                say(f"drawn: {path}")
+            if not paths:
+                say(f"nothing drawn of {split}: it has no image that can be used")
     if not report.usable:
         raise typer.Exit(2)
 

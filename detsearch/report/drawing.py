@@ -17,6 +17,7 @@ from torch import Tensor
 from detsearch.data import images
 from detsearch.data.datafile import DataFile
 from detsearch.data.masks import Segmentation, decode
+from detsearch.errors import DataError
 from detsearch.evaluation.predict import ImagePrediction
 from detsearch.files import replacing
 
@@ -83,14 +84,19 @@ def _label(
     draw.text((x + 2 - left, y + 2 - top), text, font=font, fill=(0, 0, 0) if bright else (255, 255, 255))
 
 
-def draw_samples(datafile: DataFile, folder: Path, count: int, seed: int) -> list[Path]:
-    """Draw `count` images of every split, chosen at random, as PNG files in `folder`; their paths.
+def draw_samples(datafile: DataFile, folder: Path, count: int, seed: int) -> dict[str, list[Path]]:
+    """Draw `count` images of every split, chosen at random, as PNG files in `folder`; their paths by split.
 
-    Images that cannot be used, damaged ones among them, are passed over. ResourceError if the folder cannot be written.
+    Images that cannot be used, damaged ones among them, are passed over, and so are objects, and splits that cannot be
+    read at all. ResourceError if the folder cannot be written.
     """
-    paths: list[Path] = []
+    drawn: dict[str, list[Path]] = {}
     for split in datafile.splits:
-        dataset, _ = datafile.inspect(split, decode=True, masks=True)
+        drawn[split] = []
+        try:
+            dataset, _ = datafile.inspect(split, decode=True, masks=True)
+        except DataError:  # `data check` says what is wrong with it
+            continue
         chosen = random.Random(f"{seed} {split}").sample(range(len(dataset)), min(count, len(dataset)))
         for record in (dataset.records[i] for i in sorted(chosen)):
             image = draw_boxes(
@@ -98,8 +104,8 @@ def draw_samples(datafile: DataFile, folder: Path, count: int, seed: int) -> lis
             )
             path = folder / f"{split}_{record.image_id}_{record.path.stem}.png"
             save_image(image, path)
-            paths.append(path)
-    return paths
+            drawn[split].append(path)
+    return drawn
 
 
 def draw_prediction(

@@ -8,7 +8,7 @@ from typing import Any
 from detsearch.arch.code import format_detector
 from detsearch.arch.presets import resolve
 from detsearch.cost.latency import device_name
-from detsearch.errors import RecipeError, ResourceError
+from detsearch.errors import RecipeError
 from detsearch.files import write_json
 from detsearch.runs.checks import check_run, load_splits
 from detsearch.runs.device import resolve_device
@@ -66,8 +66,8 @@ def train_recipe(recipe: TrainRecipe, folder: Path, *, progress: TrainingProgres
 
 
 def prepare_folder(folder: Path, recipe: TrainRecipe) -> None:
-    """Make the folder and write the recipe into it; RecipeError, and nothing written, if it holds the run of another
-    recipe, a study, or a checkpoint that no recipe belongs to."""
+    """Write the recipe into the folder, made if need be; RecipeError, and nothing written, if it holds the run of
+    another recipe, a study, or a checkpoint that no recipe belongs to."""
     path = folder / RECIPE
     held = None
     if (folder / DATABASE).exists():
@@ -79,10 +79,6 @@ def prepare_folder(folder: Path, recipe: TrainRecipe) -> None:
     if held is not None:
         hint = "choose another --out, or repeat the command that it was made with"
         raise RecipeError(str(folder), "an empty folder or one of the same recipe", held, hint)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ResourceError(str(folder), "a folder that can be written", error.strerror) from None
     write_recipe(located(recipe), path)
 
 

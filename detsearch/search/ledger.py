@@ -25,7 +25,7 @@ from optuna.trial import FrozenTrial, create_trial
 from detsearch.arch.code import format_detector, parse_detector
 from detsearch.arch.spec import DetectorSpec
 from detsearch.errors import StudyError, UserError
-from detsearch.files import write_json
+from detsearch.files import make_folder, write_json
 from detsearch.search.lease import FolderLock, Lease, Owner
 from detsearch.search.objective import Objective, check_objectives
 from detsearch.search.storage import DATABASE, create, first_difference, opened, plain, writing
@@ -107,9 +107,10 @@ class Ledger:
         self._lease_seconds, self._max_losses = lease_seconds, max_losses
         self._owner = owner or Owner.current()
         given = plain({**identity, "objectives": [str(objective) for objective in objectives]})
+        make_folder(folder)
         with ExitStack() as stack:
             with writing(folder):
-                (folder / "trials").mkdir(parents=True, exist_ok=True)
+                (folder / "trials").mkdir(exist_ok=True)
                 stack.callback(FolderLock(folder / "coordinator.lock", self._owner).release)
             if not (folder / DATABASE).exists():
                 create(folder / DATABASE, given, objectives)

@@ -92,8 +92,40 @@ def test_data_check_of_broken_data_is_2(tmp_path: Path, capsys: Out) -> None:
     path = tmp_path / "coco.yaml"
     path.write_text("format: coco\nroot: .\nsplits: {train: {images: ., annotations: a.json}}\n")
     assert run(["data", "check", str(path), "--samples", str(tmp_path / "drawn")]) == MENDABLE
-    assert "gone.jpg" in capsys.readouterr().out
-    assert not (tmp_path / "drawn").exists()
+    printed = capsys.readouterr().out
+    assert "gone.jpg" in printed
+    assert printed.splitlines()[-1] == "nothing drawn of train: it has no image that can be used"
+    assert not list((tmp_path / "drawn").iterdir())
+
+
+def test_data_check_draws_what_is_sound_of_broken_data(data_file: Path, tmp_path: Path, capsys: Out) -> None:
+    command = ["data", "convert", str(data_file), "--to", "coco", "--out", str(tmp_path / "coco")]
+    assert run(command) == OK
+    file = tmp_path / "coco" / "dataset.yaml"
+    content = yaml.safe_load(file.read_text())
+    content["splits"]["val"]["annotations"] = "nosuch.json"
+    file.write_text(yaml.safe_dump(content))
+    next((tmp_path / "coco" / content["splits"]["train"]["images"]).glob("*.png")).write_bytes(b"")
+    capsys.readouterr()
+    assert run(["data", "check", str(file), "--samples", str(tmp_path / "drawn")]) == MENDABLE
+    lines = capsys.readouterr().out.splitlines()
+    drawn = [line.removeprefix("drawn: ") for line in lines if line.startswith("drawn: ")]
+    assert sorted(drawn) == sorted(map(str, (tmp_path / "drawn").iterdir()))
+    assert len(drawn) == 7 + 4
+    assert "nothing drawn of val: it has no image that can be used" in lines
+
+
+def test_a_folder_that_cannot_be_made_is_told_plainly(data_file: Path, tmp_path: Path, capsys: Out) -> None:
+    (tmp_path / "file").write_text("")
+    place = f"{tmp_path}/file/drawn"
+    assert run(["data", "check", str(data_file), "--samples", place]) == MENDABLE
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    expected = f"detsearch: {place}: expected a folder, or a place to make one, got {tmp_path}/file, which is a file; "
+    assert " ".join(printed.err.split()).startswith(expected)
+    if Path("/proc/self").exists():
+        assert run(["data", "check", str(data_file), "--samples", "/proc/foo"]) == MENDABLE
+        assert "/proc/foo: expected a folder, or a place to make one, got a place where" in capsys.readouterr().err
 
 
 def test_data_convert(data_file: Path, tmp_path: Path, capsys: Out) -> None:

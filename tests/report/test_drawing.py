@@ -63,15 +63,15 @@ def test_neighbouring_classes_look_different() -> None:
 
 def test_samples_are_reproducible_files(tmp_path: Path) -> None:
     data = coco(tmp_path)
-    paths = draw_samples(data, tmp_path / "out", 5, seed=0)
+    paths = draw_samples(data, tmp_path / "out", 5, seed=0)["train"]
     assert [path.name for path in paths] == ["train_7_a.png", "train_9_b.png"]
     with Image.open(paths[0]) as image:
         assert image.size == (40, 30)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [path.name for path in paths]
-    assert len(draw_samples(data, tmp_path / "out", 1, seed=0)) == 1
+    assert len(draw_samples(data, tmp_path / "out", 1, seed=0)["train"]) == 1
 
 
 def test_unwritable_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ResourceError, match="a file that can be written"):
+    with pytest.raises(ResourceError, match="a folder, or a place to make one"):
         save_image(Image.new("RGB", (2, 2)), tmp_path / "file" / "x.png")

@@ -328,7 +328,7 @@ def _killed(*_: object) -> None:
 @pytest.mark.parametrize("make", [lambda path: path / "file" / "study", lambda path: Path("/proc/study")])
 def test_a_folder_that_cannot_be_made(tmp_path: Path, make: Callable[[Path], Path]) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ResourceError, match="a place that can be written") as caught:
+    with pytest.raises(ResourceError, match="study: expected a folder, or a place to make one") as caught:
         ledger(make(tmp_path))
     assert "\n" not in str(caught.value)
 
