@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
+from detsearch import __version__
 from detsearch.arch.spaces.section import read_space
 from detsearch.errors import StudyError
 from detsearch.files import write_text
@@ -14,6 +16,7 @@ from detsearch.report.html import html_report
 from detsearch.report.tables import markdown_report
 from detsearch.report.view import StudyView
 from detsearch.runs.recipe import load_recipe, to_yaml
+from detsearch.runs.revision import commit
 from detsearch.runs.search import read_data_summary, read_test_scores
 from detsearch.runs.settings import SearchRecipe
 from detsearch.runs.train import RECIPE
@@ -21,6 +24,7 @@ from detsearch.search.ledger import StudyRecord, read_study
 from detsearch.search.objective import Limit
 from detsearch.search.pareto import front
 from detsearch.search.storage import DATABASE
+from detsearch.search.trial import Trial
 
 HTML: Final = "report.html"
 MARKDOWN: Final = "report.md"
@@ -63,7 +67,11 @@ def study_view(study: StudyRecord) -> StudyView:
         device=f"{study.identity['device_name']} ({study.identity['device']})",
         recipe=to_yaml(recipe),
         data=_data(recipe, read_data_summary(study.folder)),
-        versions={name: version(name) for name in ("detsearch", "torch", "torchvision")},
+        versions={
+            "detsearch": _named(__version__, commit()),
+            "Trained with detsearch": trained_with(study.trials),
+            **{name: version(name) for name in ("torch", "torchvision")},
+        },
         commands={
             "Go on, with more trials": f"detsearch search structure --recipe {place}/{RECIPE} --out {place} --trials N",
             "Repeat from the start": f"detsearch search structure --recipe {place}/{RECIPE} --out {place}-again",
@@ -75,6 +83,16 @@ def study_view(study: StudyRecord) -> StudyView:
         },
         test={number: _figures(scores) for number, scores in read_test_scores(study.folder).items()},
     )
+
+
+def trained_with(trials: Iterable[Trial]) -> str:
+    """The versions, with their commits, that trials were trained with: one, unless the code changed meanwhile."""
+    made = (trial.metrics.provenance for trial in trials if trial.metrics is not None)
+    return ", ".join(dict.fromkeys(_named(p["detsearch"], p.get("commit")) for p in made if "detsearch" in p))
+
+
+def _named(number: object, revision: object) -> str:
+    return f"{number}" if revision is None else f"{number} ({revision})"
 
 
 def _near(path: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -14,6 +14,7 @@ from detsearch.cost.count import count_cost
 from detsearch.cost.latency import device_name, measure
 from detsearch.runs.data import load_split
 from detsearch.runs.fit import fit, score_with
+from detsearch.runs.revision import commit
 from detsearch.runs.settings import SearchRecipe
 from detsearch.runtime.eager import EagerRuntime
 from detsearch.search.trial import TrialContext
@@ -24,12 +25,15 @@ from detsearch.types import CostMetrics, Fidelity, Metrics
 class TrainedCandidates:
     """Costs candidates on `device` and scores them by training, as `recipe` says. Can be sent to other processes.
 
-    `masks`: whether any candidate draws masks; all are trained and scored on the same objects, those that have one."""
+    `masks`: whether any candidate draws masks; all are trained and scored on the same objects, those that have one.
+    `commit` is that of the process that makes this, whose code the others run.
+    """
 
     recipe: SearchRecipe
     num_classes: int
     device: str
     masks: bool = False
+    commit: str | None = field(default_factory=commit)
 
     def cost(self, spec: DetectorSpec) -> CostMetrics:
         """Exact cost, and latency measured on the untrained network: post-processing has a fixed load, so that the
@@ -63,6 +67,7 @@ class TrainedCandidates:
                 "device_name": device_name(context.device),
                 "threads": context.threads,
                 "detsearch": __version__,
+                **({} if self.commit is None else {"commit": self.commit}),
                 "torch": torch.__version__,
                 "python": platform.python_version(),
             },

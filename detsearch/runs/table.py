@@ -28,7 +28,7 @@ FREE: Final = frozenset({"seed", "objectives"})
 """Of a study's identity, what may differ between those of one table; ..."""
 OF_LATENCY: Final = frozenset({"device", "device_name", "latency"})
 """... and this as well, where latencies come from elsewhere."""
-VERSIONS: Final = ("detsearch", "torch", "python", "threads")
+VERSIONS: Final = ("detsearch", "commit", "torch", "python", "threads")
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from detsearch import __version__
 from detsearch.errors import CheckpointError, DataError, RecipeError, ResourceError, StudyError
 from detsearch.report.study import write_report
 from detsearch.runs.recipe import load_recipe
+from detsearch.runs.revision import commit
 from detsearch.runs.search import read_test_scores, recipe_of_trial, search_structure
 from detsearch.runs.settings import COSTS, FIGURES, SearchRecipe
 from detsearch.search.ledger import read_study
@@ -38,6 +40,7 @@ def test_from_recipe_to_report(tmp_path: Path, search_file: Path) -> None:
         assert {"ap", "latency_ms", "macs", "voc_ap50"} <= set(trial.values())
         assert trial.metrics is not None
         assert trial.metrics.provenance["split"] == "val"
+        assert trial.metrics.provenance.get("commit") == commit()
         assert set(trial.cost.values()) == COSTS
         # Whatever is undefined without large objects in the set is left out.
         undefined = {"ap_medium", "ap_large", "ar_medium", "ar_large"}
@@ -49,6 +52,7 @@ def test_from_recipe_to_report(tmp_path: Path, search_file: Path) -> None:
     number = best[0].number
     for text in (html.read_text(), markdown.read_text()):
         assert f"--trial {number}" in text
+        assert (f"{__version__} ({commit()})" if commit() else __version__) in text.replace("\\", "")
     with chdir(Path(recipe.data.file).parent):  # a path below the working folder is shown as one would type it there
         _, markdown = write_report(out)
     assert f"file: {Path(recipe.data.file).name}\n" in markdown.read_text()
