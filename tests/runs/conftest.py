@@ -8,10 +8,16 @@ from typing import Any
 import pytest
 import yaml
 
+from detsearch.runs.predict import evaluate_checkpoint
+from detsearch.runs.settings import Run
+
 TINY = "basicblock_4_1-2-2-2/fpn(levels=4-5,width=8)/retinanet(depth=1)/gn@64x64"
+FINDING = "basicblock_4_1-2-2-2/fpn(levels=4-5,width=8)/rpn(anchor_scale=2,keep=100)/2fc(width=16)/gn@64x64"
+"""Hardly trained it still gives each image some hundred boxes with scores above the threshold, some of them right: its
+figures are above zero, and differ between seeds and splits."""
 MASKED = "basicblock_4_1-2-2-2/fpn(levels=4-5,width=8)/rpn/2fc(width=16,mask=mask(width=8,depth=1))/gn@64x64"
 
-DATA = {
+DATA: dict[str, Any] = {
     "format": "synthetic",
     "width": 64,
     "height": 64,
@@ -21,6 +27,14 @@ DATA = {
         "test": {"images": 4, "seed": 3},
     },
 }
+
+
+def ap_by_split(checkpoint: Path, run: Run) -> dict[str, float]:
+    """AP of a checkpoint of `FINDING`, or of another that finds something, on each split; no two are equal."""
+    how: dict[str, Any] = {"device": "cpu", "batch": run.evaluation.batch}
+    ap = {name: evaluate_checkpoint(checkpoint, run.data.file, name, None, **how)["ap"] for name in DATA["splits"]}
+    assert len(set(ap.values())) == len(ap), "the splits can be told apart"
+    return ap
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from detsearch.search.objective import OF_MASKS
 from detsearch.search.pareto import front
 from detsearch.search.study import Ending
 from detsearch.search.trial import TrialState
+from tests.runs.conftest import FINDING, TINY, ap_by_split
 
 
 def test_from_recipe_to_report(tmp_path: Path, search_file: Path) -> None:
@@ -102,15 +103,41 @@ def test_what_all_trials_share_is_looked_at_first(tmp_path: Path, search_file: P
         assert not (tmp_path / "study").exists()
 
 
-def test_a_test_score_that_failed_is_tried_again(
+def test_other_data_are_another_search(tmp_path: Path, search_file: Path, data_file: Path) -> None:
+    settings = ["device=cpu", f"space={{detectors: ['{TINY}']}}", "limits=['params<=10']"]  # nothing is trained
+    out = tmp_path / "study"
+    search_structure(load_recipe(SearchRecipe, search_file, settings), out)
+    raw = yaml.safe_load(data_file.read_text())
+
+    def again(changed: str) -> None:
+        """The same command on data elsewhere, of which a split is `changed`."""
+        splits = {name: split | {"seed": 9} if name == changed else split for name, split in raw["splits"].items()}
+        other = tmp_path / f"{changed}.yaml"
+        other.write_text(yaml.safe_dump(raw | {"splits": splits}))
+        search_structure(load_recipe(SearchRecipe, search_file, [*settings, f"data.file={other}"]), out)
+
+    again("nothing")
+    for split in ("train", "val"):
+        with pytest.raises(StudyError, match=rf"images\b.*{split}|{split}.*images"):
+            again(split)
+    again("test")
+
+
+def test_the_front_is_scored_on_the_test_split_and_a_score_that_failed_is_tried_again(
     tmp_path: Path, search_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    raw = yaml.safe_load(search_file.read_text())
+    search_file.write_text(yaml.safe_dump(raw | {"space": {"detectors": [FINDING]}}))
     recipe = load_recipe(SearchRecipe, search_file, ["device=cpu", "budget.trials=1", "training.epochs=1"])
     out = tmp_path / "study"
     monkeypatch.chdir(tmp_path)
     relative = recipe.model_copy(update={"data": recipe.data.model_copy(update={"file": "data.yaml"})})
     search_structure(relative, out)
     (good,) = read_test_scores(out).values()
+    ap = ap_by_split(out / "trials/0000/checkpoint.pt", recipe)["test"]
+    assert good["ap"] == pytest.approx(ap, rel=1e-6)
+    assert ap > 0
+    assert good["split"] == "test"
     (out / "test.json").write_text(json.dumps({"0": {"error": "the disk was away"}}))
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")

@@ -13,32 +13,34 @@ from detsearch.runs.predict import evaluate_checkpoint, predict_images
 from detsearch.runs.recipe import load_recipe
 from detsearch.runs.settings import TrainRecipe
 from detsearch.runs.train import METRICS, RECIPE, train_recipe
-from tests.runs.conftest import TINY
+from tests.runs.conftest import FINDING, TINY
 
 
-def _recipe(data_file: Path, *settings: str, device: str = "cpu") -> TrainRecipe:
-    options = {"detector": TINY, "data.file": str(data_file), "data.test": "test", "device": device}
+def _recipe(data_file: Path, *settings: str, device: str = "cpu", detector: str = TINY) -> TrainRecipe:
+    options = {"detector": detector, "data.file": str(data_file), "data.test": "test", "device": device}
     return load_recipe(TrainRecipe, None, ["training.epochs=1", "training.batch=4", *settings], options)
 
 
 def test_from_recipe_to_figures(tmp_path: Path, data_file: Path) -> None:
     out = tmp_path / "run"
-    found = train_recipe(_recipe(data_file), out)
+    recipe = _recipe(data_file, detector=FINDING)
+    found = train_recipe(recipe, out)
     assert json.loads((out / METRICS).read_text()) == found
-    assert load_recipe(TrainRecipe, out / RECIPE) == _recipe(data_file)
+    assert load_recipe(TrainRecipe, out / RECIPE) == recipe
     assert Path(load_recipe(TrainRecipe, out / RECIPE).data.file).is_absolute()
     assert set(found["scores"]) == {"val", "test"}
     assert found["steps"] == 2
 
     # Finished already: nothing is trained again, whatever is set that no weight depends on.
-    again = train_recipe(
-        _recipe(data_file, "training.log_steps=1", "training.checkpoint_epochs=2", "data.cache_mb=0"), out
-    )
+    harmless = ("training.log_steps=1", "training.checkpoint_epochs=2", "data.cache_mb=0")
+    again = train_recipe(_recipe(data_file, *harmless, detector=FINDING), out)
     assert again["train_seconds"] == found["train_seconds"]
 
-    scored = evaluate_checkpoint(out / "checkpoint.pt", str(data_file), "test", None, device="cpu", batch=2)
-    assert scored["ap"] == found["scores"]["test"]["ap"]
-    assert scored["voc_ap50"] == found["scores"]["test"]["voc_ap50"]
+    for split, figures in found["scores"].items():
+        scored = evaluate_checkpoint(out / "checkpoint.pt", str(data_file), split, None, device="cpu", batch=2)
+        for name in ("ap", "voc_ap50"):
+            assert scored[name] == pytest.approx(figures[name], rel=1e-6) != 0
+    assert found["scores"]["val"]["ap"] != found["scores"]["test"]["ap"]
     assert measure_latency(
         str(out / "checkpoint.pt"), None, 80, device="cpu", threads=1, runs=3, seconds=0.01
     )["code"] == found["code"]  # fmt: skip
@@ -52,8 +54,13 @@ def test_the_convention_of_voc_is_the_recipes_and_part_of_what_makes_the_run(tmp
 
 
 def test_the_same_seed_gives_the_same_figures(tmp_path: Path, data_file: Path) -> None:
-    first, second = (train_recipe(_recipe(data_file), tmp_path / name) for name in ("a", "b"))
-    assert first["scores"] == second["scores"]
+    first, second, other = (
+        train_recipe(_recipe(data_file, f"seed={seed}", detector=FINDING), tmp_path / name)["scores"]
+        for name, seed in (("a", 0), ("b", 0), ("c", 1))
+    )
+    assert first == second
+    for split in ("val", "test"):
+        assert 0 < first[split]["ap"] != other[split]["ap"] > 0
 
 
 def test_a_folder_of_another_run_is_left_alone(tmp_path: Path, data_file: Path) -> None:
