@@ -95,6 +95,39 @@ def test_a_training_in_parts_equals_the_whole(tmp_path: Path, ema: float | None)
     assert same(weights(again.detector), weights(part.detector))
 
 
+def test_what_answers_is_the_average_where_one_is_kept(tmp_path: Path) -> None:
+    """What is handed out, saved and scored on the way, against the formula over the weights after every step."""
+    detector, loader = Toy(), Loader()
+    average = weights(detector)
+    scored: list[dict[str, Tensor]] = []
+    averages: list[dict[str, Tensor]] = []
+
+    def step_done() -> bool:
+        n = len(averages)
+        decay = min(0.9, (1 + n) / (10 + n))
+        averages.append({name: decay * average[name] + (1 - decay) * now for name, now in weights(detector).items()})
+        average.update(averages[-1])
+        return False
+
+    def evaluate(answering: Any) -> dict[str, float]:
+        scored.append(weights(answering))
+        return {}
+
+    chosen = settings(ema_decay=0.9, eval_epochs=1)
+    trained = run(tmp_path, detector, loader, chosen, should_stop=step_done, evaluate=evaluate)
+    assert len(averages) == 9
+    raw = weights(detector)
+    assert max(float((raw[name] - average[name]).abs().max()) for name in raw) > 1e-3, "they can be told apart"
+    saved = dict(read_checkpoint(trained.checkpoint).weights)
+    for found, expected in (
+        (weights(trained.detector), average),
+        (saved, average),
+        (scored[0], averages[2]),
+        (scored[1], averages[5]),
+    ):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
 class _Killed(BaseException):
     """As SIGKILL: nothing is saved on the way out."""
 
