@@ -89,6 +89,13 @@ def test_a_crop_keeps_what_is_seen(sample: Sample, data: st.DataObject) -> None:
         assert inside(cut)
 
 
+@pytest.mark.parametrize(("left", "kept"), [(69, True), (71, False)])
+def test_a_box_of_which_less_than_three_tenths_are_left_is_dropped(left: int, kept: bool) -> None:
+    box = torch.tensor([[0.0, 5.0, 100.0, 25.0]])
+    cut = crop(Sample(torch.zeros((3, 40, 200), dtype=torch.uint8), box, torch.tensor([1])), left, 0, 100, 40)
+    assert cut.boxes.tolist() == ([[0.0, 5.0, 100.0 - left, 25.0]] if kept else [])
+
+
 @given(samples(smallest=8), st.integers(8, 120), st.integers(8, 120))
 def test_a_resize_moves_box_with_pixels(sample: Sample, width: int, height: int) -> None:
     result = resize(sample, width, height)
