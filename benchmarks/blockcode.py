@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from provenance import provenance
 from torch.utils.flop_counter import FlopCounterMode
 
 from detsearch.arch.blockcode import BLOCKS, BlockCode, mutate
@@ -95,13 +96,13 @@ def main() -> None:
     result = {
         "command": f"python benchmarks/blockcode.py --codes {options.codes} --counted {options.counted}"
         f" --seed {options.seed}",
+        **provenance(),
         "input": str(SIZE),
         "codes_per_second": measured,
         "median": medians,
         "ratio": ratio,
         "threads": 1,
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
-        "processor": platform.processor() or platform.machine(),
     }
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(result, indent=2) + "\n")

@@ -22,18 +22,17 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 import torchvision
 from peers import NETWORKS, Peer, peer
+from provenance import provenance
 from torch import Tensor, nn
 
 from detsearch.arch.code import parse_network
 from detsearch.build import build
-from detsearch.cost.latency import device_name
 from detsearch.nn.detector import Detector
 from detsearch.nn.structures import ImageBatch, Targets
 from detsearch.types import InputSize
@@ -270,8 +269,7 @@ def main() -> None:
         torch.set_num_threads(options.threads)
     record: dict[str, Any] = {
         "command": " ".join(["python", *sys.argv]),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "device": device_name(options.device),
+        **provenance(options.device),
         "threads": torch.get_num_threads(),
         "size": str(options.size),
         "batch": options.batch,

@@ -22,11 +22,11 @@ from typing import Any, Final
 import torch
 import torchvision
 from peers import SLIM, peer
+from provenance import provenance
 
 from detsearch.arch.code import parse_detector
 from detsearch.arch.spec import DetectorSpec
 from detsearch.build import build
-from detsearch.cost.latency import device_name
 from detsearch.data.loader import train_loader
 from detsearch.data.transforms import Augmentation
 from detsearch.runs.data import load_split
@@ -98,7 +98,7 @@ def main() -> None:
             "command": f"python benchmarks/learning.py --out {options.out}",
             "detectors": DETECTORS,
             "settings": SETTINGS.model_dump(mode="json"),
-            "device": device_name("cpu"),
+            **provenance(),
             "threads": 1,
             "torch": torch.__version__,
             "torchvision": torchvision.__version__,

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from provenance import provenance
 
 from detsearch import __version__
 from detsearch.arch.partial_order import leq
@@ -380,7 +381,9 @@ def compare(path: Path, names: list[str], options: argparse.Namespace) -> None:
             f"{full * world.space.size()} epochs"
         )
     command = f"python benchmarks/searchers.py {path} --seeds {options.seeds} --epochs {epochs}"
-    text = [f"# Searchers on {name}", "", f"    {command}", "", *table_section(world), "", "## Searchers", "",
+    made = provenance()
+    when = f"{made['date'][:10]}, {made['device']}."
+    text = [f"# Searchers on {name}", "", f"    {command}", "", when, "", *table_section(world), "", "## Searchers", "",
             *results_section(world, results, epochs), "", f"![hypervolume against epochs]({name}.svg)", "",
             *verdicts(results, epochs, full), "", "## What pruning costs", "",
             "Every detector in random order, but those that the partial order prunes:", "", *lost, ""]  # fmt: skip
@@ -388,6 +391,7 @@ def compare(path: Path, names: list[str], options: argparse.Namespace) -> None:
     plot(results, epochs, full, options.out / f"{name}.svg", name)
     document = {
         "command": command,
+        **made,
         "versions": {"detsearch": __version__, "python": platform.python_version(), "numpy": np.__version__},
         "reference": world.reference,
         "curves": {

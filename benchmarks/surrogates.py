@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 import sklearn
+from provenance import provenance
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.feature_extraction import DictVectorizer
 from sklearn.gaussian_process import GaussianProcessRegressor
@@ -142,10 +143,12 @@ def main() -> None:
                 found.setdefault(label, {})[f"{full}+{early}"] = means.round(4).tolist()
                 lines.append(f"| {full} | {early} | {label} | " + " | ".join(f"{mean:.3f}" for mean in means) + " |")
         command = f"python benchmarks/surrogates.py {path} --drawings {options.drawings}"
-        text = "\n".join([f"# Surrogates on {name}", "", f"    {command}", "", *lines, ""])
+        made = provenance()
+        when = f"{made['date'][:10]}, {made['device']}."
+        text = "\n".join([f"# Surrogates on {name}", "", f"    {command}", "", when, "", *lines, ""])
         (options.out / f"{name}.md").write_text(text, encoding="utf-8")
         versions = {"python": platform.python_version(), "numpy": np.__version__, "scikit-learn": sklearn.__version__}
-        document = {"command": command, "versions": versions, "means": found}
+        document = {"command": command, **made, "versions": versions, "means": found}
         (options.out / f"{name}.json").write_text(json.dumps(document) + "\n")
         print(text)
 
