@@ -35,7 +35,7 @@ def test_what_the_user_can_mend_is_said(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(ResourceError, match=r"\.png, \.svg"):
         save_front(tmp_path / "a.gif", view([]), [])
     (tmp_path / "file").write_text("")
-    with pytest.raises(ResourceError, match="can be written"):
+    with pytest.raises(ResourceError, match="which is a file"):
         save_front(tmp_path / "file" / "a.png", view([]), [])
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ResourceError, match=r"detsearch\[plots\]"):
