@@ -239,7 +239,7 @@ class _Loop:
                 known,
                 leq=self.search.leq,
                 objectives=self.ledger.objectives,
-                fidelity=trial.fidelity,
+                fidelity=self.search.fidelity,  # early on a larger one may well be behind
                 slack=self.search.slack,
             )
         if reason is not None:
