@@ -17,6 +17,7 @@ from detsearch.runs.fit import fit, score_with
 from detsearch.runs.revision import commit
 from detsearch.runs.settings import SearchRecipe
 from detsearch.runtime.eager import EagerRuntime
+from detsearch.search.objective import Limit
 from detsearch.search.trial import TrialContext
 from detsearch.types import CostMetrics, Fidelity, Metrics
 
@@ -26,26 +27,33 @@ class TrainedCandidates:
     """Costs candidates on `device` and scores them by training, as `recipe` says. Can be sent to other processes.
 
     `masks`: whether any candidate draws masks; all are trained and scored on the same objects, those that have one.
-    `commit` is that of the process that makes this, whose code the others run.
+    `threads` and `commit` are those of the process that makes this: latency is measured with so many where the recipe
+    does not say, for the processes of trials have fewer, and they run that code.
     """
 
     recipe: SearchRecipe
     num_classes: int
     device: str
     masks: bool = False
+    threads: int = field(default_factory=torch.get_num_threads)
     commit: str | None = field(default_factory=commit)
 
     def cost(self, spec: DetectorSpec) -> CostMetrics:
         """Exact cost, and latency measured on the untrained network: post-processing has a fixed load, so that the
-        weights do not matter."""
+        weights do not matter. Latency is not measured where a limit on what was counted is broken."""
         detector = build(spec.network, self.num_classes)
         counted = count_cost(detector, spec.input)
+        if self._is_out(counted):
+            return counted
         how = self.recipe.latency
         runtime = EagerRuntime(detector, self.device)
-        latency = measure(
-            runtime, spec.input, warmup=how.warmup, runs=how.runs, seconds=how.seconds, threads=how.threads
-        )
+        threads = how.threads or self.threads
+        latency = measure(runtime, spec.input, warmup=how.warmup, runs=how.runs, seconds=how.seconds, threads=threads)
         return replace(counted, latency=latency)
+
+    def _is_out(self, counted: CostMetrics) -> bool:
+        limits, costs = map(Limit.parse, self.recipe.limits), counted.values()
+        return any(limit.name in costs and limit.broken_by(costs) is not None for limit in limits)
 
     def evaluate(self, spec: DetectorSpec, fidelity: Fidelity, seed: int, context: TrialContext) -> Metrics:
         """AP on the validation split after ``fidelity.epochs`` of the recipe's epochs."""
@@ -63,6 +71,7 @@ class TrainedCandidates:
                 "split": val_set.split,
                 "seed": seed,
                 "steps": trained.steps,
+                "batch": trained.batch,
                 "device": context.device,
                 "device_name": device_name(context.device),
                 "threads": context.threads,

@@ -85,7 +85,7 @@ class Ledger:
     identity or objectives differ is refused with a StudyError that names the first differing field, as is a folder
     that a live process is writing. A running trial's lease is held by this process and lasts `lease_seconds` from its
     last renewal. A trial that was lost (its process died while the coordinator lived) more than `max_losses` times in a
-    row without finishing an epoch in between fails; so does one during whose cost the coordinator died that often.
+    row without finishing an epoch in between fails; so does one during whose cost a process was lost that often.
     ResourceError where the disk refuses.
     """
 
@@ -164,11 +164,11 @@ class Ledger:
         return trial
 
     def start_cost(self, number: int) -> Trial:
-        """The cost of a waiting trial is about to be computed in this process, which may not survive that; fails the
-        trial if earlier ones did not, too often."""
+        """The cost of a waiting trial is about to be computed, in a process that may not survive that; fails the trial
+        if earlier ones did not, too often."""
         entry = self._entries[number]
         if entry.cost_starts > self._max_losses:
-            reason = f"cost: the coordinator ended {entry.cost_starts} times in a row while computing it"
+            reason = f"cost: what computed it ended {entry.cost_starts} times in a row before it was done"
             return self.finish(number, TrialState.FAILED, reason=reason)
         return self._count_cost(entry, entry.cost_starts + 1)
 

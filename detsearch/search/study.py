@@ -13,9 +13,10 @@ from enum import StrEnum
 from types import FrameType
 from typing import Any, Final, Literal, TypeAlias
 
+from detsearch.arch.spec import DetectorSpec
 from detsearch.errors import ResourceError, UserError
 from detsearch.search.book import Book
-from detsearch.search.execution.base import Broken, Done, Event, Executor, Interrupted, Progress, Unusable, one_line
+from detsearch.search.execution.base import Broken, Done, Event, Executor, Interrupted, Progress, Unusable
 from detsearch.search.halving import Halving
 from detsearch.search.objective import Limit
 from detsearch.search.pruning import Leq, prune_reason
@@ -25,6 +26,7 @@ from detsearch.search.trial import (
     Proposal,
     Strategy,
     Trial,
+    TrialContext,
     TrialState,
     proposal_rng,
     trial_seed,
@@ -100,12 +102,12 @@ def run_study(
     do not count, so numbers (which every proposal gets) may be higher, and what has earned it is still continued when
     no new candidate begins. `epochs` counts what all of these train: nothing starts that would exceed it. `seconds` is
     counted from this call: when they are over nothing new starts, and what runs is finished. Trials that were
-    interrupted are run before new ones are proposed. `cost` runs here, `evaluate` in the executor, which stays the
+    interrupted are run before new ones are proposed. `cost` and `evaluate` run in the executor, which stays the
     caller's to close. Trial n is proposed with the generator `proposal_rng(seed, n)` from the trials recorded by then,
     so a study of one slot depends on its seed only.
 
-    SIGINT, SIGTERM and SIGHUP, in the main thread, ask running trials to save and end; a second one kills them and
-    breaks out of `cost`. Either way what was interrupted is run again by the next call. Whatever happens to one
+    SIGINT, SIGTERM and SIGHUP, in the main thread, ask running trials to save and end; a second one kills them.
+    Either way what was interrupted is run again by the next call. Whatever happens to one
     candidate is recorded with it and ends nothing else; UserErrors that concern the whole study (a limit on an unknown
     cost) are raised. So is a ResourceError of `cost` or `evaluate` (a full disk, missing weights), after the other
     trials have saved and ended: with that mended, the next call goes on.
@@ -129,7 +131,6 @@ class _Loop:
     stopping: bool = False
     announced: bool = False
     signalled: bool = False
-    breakable: bool = False  # a signal may raise KeyboardInterrupt
     failure: ResourceError | None = None
     pruned_in_a_row: int = 0
 
@@ -159,9 +160,6 @@ class _Loop:
         self.stop()
         if again:
             self.executor.kill()
-            if self.breakable:
-                self.breakable = False
-                raise KeyboardInterrupt
 
     def _next(self) -> Ending | None:
         """Take one candidate a step further, or say why none is started now."""
@@ -169,9 +167,11 @@ class _Loop:
             return Ending.INTERRUPTED
         if self.deadline is not None and self.clock() >= self.deadline:
             return Ending.SECONDS
-        known = self.ledger.trials()
-        trial = next((t for t in known if t.state in (TrialState.PREEMPTED, TrialState.WAITING)), None)
-        full = self.trials is not None and sum(counts(t) for t in known if t.continues is None) >= self.trials
+        known, busy = self.ledger.trials(), self.executor.running()
+        waiting = (t for t in known if t.state in (TrialState.PREEMPTED, TrialState.WAITING) and t.number not in busy)
+        trial = next(waiting, None)
+        begun = [t for t in known if counts(t) or t.number in busy]
+        full = self.trials is not None and sum(t.continues is None for t in begun) >= self.trials
         if trial is not None and trial.continues is None and full:
             return Ending.TRIALS
         if trial is None:
@@ -183,16 +183,16 @@ class _Loop:
             proposal = proposal or self._new(known)
             if proposal is None:
                 return Ending.EXHAUSTED
-            if not self._affordable(proposal.fidelity or self.search.fidelity, proposal.continues, known):
+            if not self._affordable(proposal.fidelity or self.search.fidelity, proposal.continues, begun, known):
                 return Ending.EPOCHS
             trial = self._add(proposal, known)
-        elif not self._affordable(trial.fidelity, trial.continues, known):
+        elif not self._affordable(trial.fidelity, trial.continues, begun, known):
             return Ending.EPOCHS
-        worthwhile = trial.state is TrialState.PREEMPTED or self._worthwhile(trial, known)
-        if worthwhile:
+        if trial.state is TrialState.WAITING and trial.cost is None:
+            self._start_cost(trial)
+        elif trial.state is TrialState.PREEMPTED or self._worthwhile(trial, known):
             self.pruned_in_a_row = 0
-            if not self.stopping:  # the cost may have taken a while
-                self._start(trial)
+            self._start(trial)
         return None
 
     def _promotion(self, known: list[Trial]) -> Proposal | None:
@@ -206,11 +206,11 @@ class _Loop:
             return proposal
         return replace(proposal, fidelity=self.search.halving.first)
 
-    def _affordable(self, fidelity: Fidelity, continues: int | None, known: list[Trial]) -> bool:
-        """Are there epochs left for one more training?"""
+    def _affordable(self, fidelity: Fidelity, continues: int | None, begun: list[Trial], known: list[Trial]) -> bool:
+        """Are there epochs left for one more training than those that have `begun`?"""
         if self.epochs is None:
             return True
-        spent = sum(added_epochs(t.fidelity, t.continues, known) for t in known if counts(t))
+        spent = sum(added_epochs(t.fidelity, t.continues, known) for t in begun)
         return spent + added_epochs(fidelity, continues, known) <= self.epochs
 
     def _add(self, proposal: Proposal, known: list[Trial]) -> Trial:
@@ -223,15 +223,16 @@ class _Loop:
         return trial
 
     def _worthwhile(self, trial: Trial, known: list[Trial]) -> bool:
-        """Record what the candidate costs; is it to be trained? If not, it has been recorded why."""
-        cost = trial.cost or self._find_cost(trial)
-        if cost is None:
-            return False
+        """Is a candidate whose cost is known to be trained? If not, it has been recorded why."""
+        cost = trial.cost
+        assert cost is not None
         costs = cost.values()
         if (defect := _defect(costs, costs)) is not None:
             self._end(trial, TrialState.FAILED, f"cost: {defect}")
             return False
-        reason = next((found for limit in self.search.limits if (found := limit.broken_by(costs))), None)
+        # Those on what is known first: what is out by its MACs need not have been measured.
+        limits = sorted(self.search.limits, key=lambda limit: limit.name not in costs)
+        reason = next((found for limit in limits if (found := limit.broken_by(costs))), None)
         if reason is None and self.search.leq is not None:
             reason = prune_reason(
                 trial.spec,
@@ -246,31 +247,35 @@ class _Loop:
             self._end(trial, TrialState.PRUNED, reason)
         return reason is None
 
-    def _find_cost(self, trial: Trial) -> CostMetrics | None:
-        """Compute and record the cost; None where there is none, or not yet."""
+    def _start_cost(self, trial: Trial) -> None:
+        """Have the cost computed, unless that has ended too often what computed it."""
         begun = self.ledger.start_cost(trial.number)
         if begun.state.final:
             self._tell(begun)
-            return None
+            return
         try:
-            try:
-                self.breakable = True
-                cost = self.search.cost(trial.spec)
-            finally:
-                self.breakable = False
-        except ResourceError as error:
+            self.executor.submit(
+                trial.number, self.ledger.trial_folder(trial.number), _CostTask(self.search.cost), (trial.spec,)
+            )
+        except UserError:
             self.ledger.give_cost_up(trial.number)
-            self._give_up(error)
-        except KeyboardInterrupt:
-            self.ledger.give_cost_up(trial.number)
-            if not self.stopping:
-                raise
-        except Exception as error:  # a candidate may fail in any way, and it must only end itself
-            self._end(trial, TrialState.FAILED, f"cost: {one_line(error)}")
-        else:
-            self.ledger.record_cost(trial.number, cost)
-            return cost
-        return None
+            raise
+
+    def _heard_of_cost(self, trial: Trial, event: Event) -> None:
+        match event:
+            case Done(value=CostMetrics() as cost):
+                self.ledger.record_cost(trial.number, cost)
+            case Done():
+                kind = type(event.value).__name__
+                self._end(trial, TrialState.FAILED, f"cost: returned {kind} instead of CostMetrics")
+            case Interrupted():
+                if self.stopping:  # else whatever computed it has ended, which counts
+                    self.ledger.give_cost_up(trial.number)
+            case Broken():
+                self._end(trial, TrialState.FAILED, f"cost: {event.reason}")
+            case Unusable():
+                self.ledger.give_cost_up(trial.number)
+                self._give_up(event.error)
 
     def _give_up(self, error: ResourceError) -> None:
         self.failure = self.failure or error
@@ -294,6 +299,9 @@ class _Loop:
 
     def _heard(self, event: Event) -> None:
         trial = self.ledger.trials()[event.number]
+        if trial.state is TrialState.WAITING:
+            self._heard_of_cost(trial, event)
+            return
         match event:
             case Progress():
                 self.ledger.progress(event.number, event.epoch)
@@ -331,6 +339,16 @@ class _Loop:
     def _awaits_others(self, ending: Ending) -> bool:
         """Trials under another process's live lease belong to the count: wait until they end or their lease does."""
         return ending not in (Ending.INTERRUPTED, Ending.SECONDS) and bool(self.ledger.foreign())
+
+
+@dataclass(frozen=True)
+class _CostTask:
+    """A `Cost` as executors run it."""
+
+    cost: Cost
+
+    def __call__(self, spec: DetectorSpec, context: TrialContext) -> CostMetrics:  # noqa: ARG002
+        return self.cost(spec)
 
 
 def counts(trial: Trial) -> bool:

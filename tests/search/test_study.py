@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +127,12 @@ def test_limits_prune_before_training(tmp_path: Path) -> None:
         broken = t.cost.macs > 20 or t.cost.params > 5
         assert t.state is (TrialState.PRUNED if broken else TrialState.COMPLETE)
         assert ("is above the limit" in str(t.reason)) == broken
+
+
+def test_what_is_out_by_one_limit_need_not_have_the_cost_of_another(tmp_path: Path) -> None:
+    """So a latency need not be measured of what has too many MACs."""
+    _, trials = run(tmp_path, search(limits=(Limit("latency_ms", 20), Limit("macs", 1))))
+    assert all("is above the limit macs<=1" in str(trial.reason) for trial in trials)
 
 
 def test_a_limit_on_what_is_not_known_before_training_ends_the_study(tmp_path: Path) -> None:
@@ -382,17 +388,25 @@ def test_an_ignored_hangup_stays_ignored(tmp_path: Path) -> None:
     assert ending is Ending.TRIALS
 
 
-@pytest.mark.parametrize("make", [ProcessExecutor, InlineExecutor])
-def test_a_second_ctrl_c_breaks_out_of_the_cost(tmp_path: Path, make: Callable[[], Executor]) -> None:
-    def endless(spec: DetectorSpec) -> CostMetrics:
+@dataclass(frozen=True)
+class Endless:
+    """A cost that never ends, and asks the coordinator twice to end."""
+
+    coordinator: int
+
+    def __call__(self, spec: DetectorSpec) -> CostMetrics:
         for _ in range(2):
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(self.coordinator, signal.SIGINT)
+            time.sleep(0.3)
         time.sleep(600)
         return cost(spec)
 
+
+@pytest.mark.parametrize("make", [ProcessExecutor, InlineExecutor])
+def test_a_second_ctrl_c_breaks_out_of_the_cost(tmp_path: Path, make: Callable[[], Executor]) -> None:
     began = time.monotonic()
     for _ in range(5):  # more often than a trial may be lost
-        ending, trials = run(tmp_path, search(cost=endless), make(), trials=1)
+        ending, trials = run(tmp_path, search(cost=Endless(os.getpid())), make(), trials=1)
         assert (ending, states(trials)) == (Ending.INTERRUPTED, {"waiting": 1})
     assert time.monotonic() - began < 60
     assert states(run(tmp_path, search(), trials=1)[1]) == {"complete": 1}
@@ -411,7 +425,7 @@ def test_one_ctrl_c_lets_the_cost_end(tmp_path: Path) -> None:
 DEADLY = """
 import os, sys
 from pathlib import Path
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from tests.search.test_study import *
 
 def deadly(spec):
@@ -430,7 +444,30 @@ def test_a_cost_that_ends_the_coordinator_does_not_end_the_study(tmp_path: Path)
     assert [attempt() for _ in range(5)] == [9, 9, 9, 9, 0]
     with ledger(tmp_path) as book:
         reasons = {t.code: t.reason for t in book.trials()}
-    assert reasons == {"0": None, "1": "cost: the coordinator ended 4 times in a row while computing it"}
+    assert reasons == {"0": None, "1": "cost: what computed it ended 4 times in a row before it was done"}
+
+
+def deadly_cost(spec: DetectorSpec) -> CostMetrics:
+    if depths(spec) == (1, 1):
+        os._exit(9)
+    return cost(spec)
+
+
+def test_a_cost_that_ends_its_process_ends_one_trial(tmp_path: Path) -> None:
+    what = search(strategy=RandomSearch(space=ToySpace((2, 2))), cost=deadly_cost)
+    ending, trials = run(tmp_path, what, ProcessExecutor(("cpu", "cpu")), trials=None)
+    assert ending is Ending.EXHAUSTED
+    reasons = {t.code: t.reason for t in trials}
+    assert reasons.pop("1-1") == "cost: the process exited with status 9 without a result"
+    assert set(reasons.values()) == {None}
+    assert states(trials) == {"complete": 3, "failed": 1}
+
+
+@pytest.mark.parametrize("budget", [{"trials": 4}, {"epochs": 4 * FIDELITY.epochs}])
+def test_costs_that_are_being_computed_count(tmp_path: Path, budget: dict[str, int]) -> None:
+    """No candidate is proposed, and left waiting, for which there will be no budget."""
+    _, trials = run(tmp_path, search(), ProcessExecutor(("cpu",) * 3), **budget)
+    assert states(trials) == {"complete": 4}
 
 
 def without_weights(spec: DetectorSpec, fidelity: Fidelity, seed: int, context: TrialContext) -> Metrics:
