@@ -86,16 +86,8 @@ class ProcessExecutor:
         *,
         start: Path | None = None,
     ) -> None:
+        task = pickled(function, args)
         with _hidden_main(), _for_prepared_parent(self._threads):
-            try:
-                task = bytes(ForkingPickler.dumps((function, args)))
-            except Exception as error:  # whatever a __reduce__ may raise
-                raise StudyError(
-                    "evaluate",
-                    "a function and arguments that another process can import",
-                    f"{function!r} ({one_line(error)})",
-                    "define it in a module, not in the program that is run",
-                ) from error
             pipe, other = self._context.Pipe()
             device = self._free.pop()
             process = self._context.Process(
@@ -199,6 +191,20 @@ class ProcessExecutor:
         child.pipe.close()
         del self._children[child.number]
         self._free.append(child.device)
+
+
+def pickled(function: Callable[..., Any], args: tuple[Any, ...]) -> bytes:
+    """A task for another process; StudyError where that could not import it."""
+    with _hidden_main():
+        try:
+            return bytes(ForkingPickler.dumps((function, args)))
+        except Exception as error:  # whatever a __reduce__ may raise
+            raise StudyError(
+                "evaluate",
+                "a function and arguments that another process can import",
+                f"{function!r} ({one_line(error)})",
+                "define it in a module, not in the program that is run",
+            ) from error
 
 
 _patching = threading.Lock()

@@ -1,0 +1,148 @@
+"""On a cluster of two nodes, made on this machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from detsearch.errors import ResourceError, StudyError
+from detsearch.search.evolution import Evolution
+from detsearch.search.execution.base import Broken, Done, Interrupted
+from detsearch.search.ledger import Ledger
+from detsearch.search.study import Ending, Search, StudyEvent, run_study
+from detsearch.search.trial import TrialContext
+from detsearch.types import Fidelity
+from tests.contracts.executor_contract import ExecutorContract, add, collect, ended, until_stopped
+from tests.search.codec import TOY_CODEC
+from tests.search.toy import OBJECTIVES, ToySpace, cost, evaluate_slowly
+
+ray = pytest.importorskip("ray")
+
+from ray.cluster_utils import Cluster  # noqa: E402
+
+from detsearch.search.execution.ray_cluster import RayExecutor  # noqa: E402
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """A head that runs nothing; tests add the nodes that they want."""
+    folder = tempfile.mkdtemp(prefix="ray")  # not pytest's: a socket's path must be short
+    head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": 80_000_000}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_TMPDIR", folder)
+        patch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+        made = Cluster(initialize_head=True, head_node_args=head)
+        add_node(made)
+        ray.init(address=made.address, log_to_driver=False, logging_level="ERROR")
+        yield made
+        ray.shutdown()
+        made.shutdown()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def add_node(cluster: Any) -> Any:
+    node = cluster.add_node(num_cpus=2, object_store_memory=80_000_000)
+    cluster.wait_for_nodes()
+    return node
+
+
+def placed(executor: RayExecutor, slots: int = 1) -> RayExecutor:
+    """The executor, once so many of its hosts have their place."""
+    end = time.monotonic() + 60
+    while executor.slots() < slots:
+        assert time.monotonic() < end, "no place"
+        time.sleep(0.05)
+    return executor
+
+
+def leave(context: TrialContext) -> None:
+    os._exit(7)
+
+
+@pytest.mark.usefixtures("cluster")
+class TestRayExecutor(ExecutorContract):
+    def make(self) -> RayExecutor:
+        return placed(RayExecutor(1))
+
+    def test_a_task_that_crashes_ends_alone(self, executor: RayExecutor, tmp_path: Path) -> None:
+        executor.submit(0, tmp_path / "0", leave, ())
+        assert collect(executor, ended(1)) == [Broken(0, "the process exited with status 7 without a result")]
+        executor.submit(1, tmp_path / "1", add, (1, 1))
+        assert collect(executor, ended(1)) == [Done(1, 2)]
+
+    def test_killed_tasks_can_be_run_again(self, executor: RayExecutor, tmp_path: Path) -> None:
+        executor.submit(0, tmp_path, until_stopped, ())
+        while not (tmp_path / "begun").exists():
+            executor.poll(lambda _: None, 0.05)
+        executor.kill()
+        assert collect(executor, ended(1))[-1] == Interrupted(0)
+        assert not (tmp_path / "saved").exists()
+
+    def test_what_cannot_be_imported_is_refused(self, executor: RayExecutor, tmp_path: Path) -> None:
+        with pytest.raises(StudyError, match="another process can import"):
+            executor.submit(0, tmp_path, lambda context: None, ())
+
+
+@pytest.mark.usefixtures("cluster")
+def test_the_time_of_a_task_is_limited(tmp_path: Path) -> None:
+    with closing(placed(RayExecutor(1, time_limit=0.5))) as executor:
+        executor.submit(0, tmp_path, until_stopped, ())
+        assert collect(executor, ended(1))[-1] == Broken(0, "time limit of 0.5 s exceeded")
+
+
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ({"gpus": 1}, r"room for 1 trials of 1 CPUs and 1 GPUs each, got 0 on "),
+        ({"gpus": 0.5}, r"room for 1 trials of 1 CPUs and 0\.5 GPUs each"),
+        ({"cpus": 3}, r"room for 1 trials of 3 CPUs each"),
+        ({"slots": 3}, r"room for 3 trials of 1 CPUs each, got 2 on "),
+    ],
+)
+def test_absent_resources_are_refused_at_once(wanted: dict[str, Any], message: str) -> None:
+    began = time.monotonic()
+    with pytest.raises(ResourceError, match=message):
+        RayExecutor(**wanted)
+    assert time.monotonic() - began < 10
+
+
+def test_a_node_that_dies_loses_nothing(cluster: Any, tmp_path: Path) -> None:
+    """Two slots on two nodes, of which one is killed on the way, and with it what ran there."""
+    second = add_node(cluster)
+    strategy = Evolution(space=ToySpace((6, 3)), objectives=OBJECTIVES, initial=4)
+    search = Search(strategy=strategy, cost=cost, evaluate=evaluate_slowly, fidelity=Fidelity(30), seed=1)
+    killed = []
+
+    def on_event(event: StudyEvent) -> None:
+        if event.kind == "progress" and event.epoch >= 5 and not killed:
+            killed.append(event)
+            cluster.remove_node(second, allow_graceful=False)
+
+    with (
+        closing(placed(RayExecutor(2, cpus=2), 2)) as executor,
+        Ledger(tmp_path, {"space": "toy"}, OBJECTIVES, codec=TOY_CODEC) as book,
+    ):
+        ending = run_study(book, search, executor, trials=6, on_event=on_event)
+        trials = book.trials()
+    assert killed
+    assert ending is Ending.TRIALS
+    assert [str(trial.state) for trial in trials] == ["complete"] * len(trials)
+    assert len(trials) == 6
+    assert sorted(trial.attempts for trial in trials) == [1] * 5 + [2], "what ran on the dead node, and nothing else"
+    for trial in trials:
+        worked = (tmp_path / "trials" / f"{trial.number:04d}" / "epochs").read_text().splitlines()
+        epochs = [int(line.split()[0]) for line in worked]
+        assert sorted(set(epochs)) == list(range(30)), "every epoch"
+        assert len(epochs) <= 31, "at most the one that was not saved twice"
