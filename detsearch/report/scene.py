@@ -12,7 +12,7 @@ import numpy as np
 from detsearch.report.columns import figure
 from detsearch.report.view import Reference, StudyView, backbone_family, front_by_cost
 from detsearch.search.objective import Objective
-from detsearch.search.pareto import hypervolume, matrix, measured, non_dominated
+from detsearch.search.pareto import hypervolume, matrix, measured, non_dominated, reference_point
 from detsearch.search.trial import Trial, TrialState
 from detsearch.types import InputSize
 
@@ -165,8 +165,7 @@ def growth(trials: Sequence[Trial], objectives: Sequence[Objective]) -> tuple[li
     if not compared:
         return [], [], []
     points = matrix(compared, objectives)
-    worst, extent = points.max(axis=0), np.ptp(points, axis=0)
-    reference = worst + np.where(extent > 0, 0.1 * extent, 0.1 * np.maximum(np.abs(worst), 1e-9))
+    reference = reference_point(points)
     volumes = [hypervolume(points[: i + 1], reference.tolist()) for i in range(len(points))]
     signs = [-1.0 if objective.maximise else 1.0 for objective in objectives]
     return (

@@ -97,6 +97,26 @@ def improvements(points: Points, front: Points, reference: Sequence[float]) -> P
     return np.asarray((widths * heights).sum(axis=1))
 
 
+def reference_point(points: Points) -> Points:
+    """(m,) where hypervolume is measured from when nobody says: the worst value of each objective and a tenth of its
+    extent beyond, so that the ends of a front count."""
+    worst, extent = points.max(axis=0), np.ptp(points, axis=0)
+    return np.asarray(worst + np.where(extent > 0, 0.1 * extent, 0.1 * np.maximum(np.abs(worst), 1e-9)))
+
+
+def spread(points: Points, count: int) -> list[int]:
+    """`count` of n finite points (all, if there are no more) that together dominate much: one after the other, each
+    time the one that adds most hypervolume below `reference_point`, the first of equals. Their numbers, in the order of
+    choice."""
+    reference = reference_point(points).tolist()
+    chosen: list[int] = []
+    while len(chosen) < min(count, len(points)):
+        gains = improvements(points, points[chosen], reference)
+        gains[chosen] = -np.inf
+        chosen.append(int(np.argmax(gains)))
+    return chosen
+
+
 def measured(trials: Sequence[Trial], objectives: Sequence[Objective], fidelity: Fidelity | None = None) -> list[Trial]:
     """The complete trials that can be compared with each other: all objectives finite, one fidelity (the highest that
     a complete trial has, unless given)."""

@@ -8,7 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from detsearch.search.pareto import Points, crowding_distance, front, hypervolume, improvements, non_dominated, ranking
+from detsearch.search.pareto import (
+    Points,
+    crowding_distance,
+    front,
+    hypervolume,
+    improvements,
+    non_dominated,
+    ranking,
+    reference_point,
+    spread,
+)
 from detsearch.search.trial import TrialState
 from detsearch.types import Fidelity, Metrics
 from tests.search.toy import OBJECTIVES, toy, trial
@@ -105,3 +115,22 @@ def test_improvements_are_what_hypervolumes_differ_by(given: tuple[Points, Point
     reference = [5.0] * known.shape[1]
     whole = [hypervolume(np.vstack([known, point]), reference) - hypervolume(known, reference) for point in new]
     np.testing.assert_allclose(improvements(new, known, reference), whole, atol=1e-9)
+
+
+def test_spread_takes_what_adds_most() -> None:
+    front_points = np.array([[0.0, 10.0], [1.0, 9.0], [5.0, 4.0], [5.5, 3.9], [10.0, 0.0]])
+    assert spread(front_points, 1) == [2]
+    assert spread(front_points, 3) == [2, 1, 4], "42, then 8 against 5 and 4, then 4 against 1"
+    assert set(spread(front_points, 9)) == set(range(5))
+    assert spread(np.array([[1.0, 2.0]]), 3) == [0]
+    assert spread(np.array([[1.0, 2.0], [1.0, 2.0]]), 2) == [0, 1], "equal ones add nothing, and are taken last"
+
+
+@given(arrays(np.float64, st.tuples(st.integers(1, 8), st.just(2)), elements=st.integers(0, 20).map(float)))
+def test_spread_never_takes_one_twice_and_is_greedy(points: Points) -> None:
+    chosen = spread(points, 4)
+    assert len(set(chosen)) == len(chosen) == min(4, len(points))
+    reference = reference_point(points).tolist()
+    for size in range(len(chosen)):
+        best = max(hypervolume(points[[*chosen[:size], i]], reference) for i in range(len(points)))
+        assert hypervolume(points[chosen[: size + 1]], reference) == pytest.approx(best)
