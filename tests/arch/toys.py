@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 
 from detsearch.arch.blockcode import BLOCKS, STEMS, Block, BlockCode
 from detsearch.arch.catalogue import ABSENT, WORD, Catalogue, Descriptor
+from detsearch.arch.cells import OPERATIONS, CellSpec, Edge
 from detsearch.arch.modules import MODULES
 from detsearch.arch.modules.backbones import CLASSICAL, CodedResNetSpec, TimmSpec
 from detsearch.arch.modules.fields import LayerNorm
 from detsearch.arch.modules.heads import BoxLoss, FCOSHeadSpec, RetinaNetHeadSpec
 from detsearch.arch.modules.necks import ExtraFrom, FPNSpec, PAFPNSpec
+from detsearch.arch.modules.towers import CellTowersSpec, GroupOrder
 from detsearch.arch.spec import NORMS, DetectorSpec, ModuleSpec, NetworkSpec
 from detsearch.types import InputSize
 
@@ -168,6 +170,24 @@ def block_codes(
     return st.builds(BlockCode, st.sampled_from(blocks), bases, stages)
 
 
+@st.composite
+def grown(draw: st.DrawFn, blocks: tuple[Block, ...] = BLOCKS) -> list[BlockCode]:
+    """Codes of which each is deeper or wider than the one before: a block added at a stage's end, a doubling moved
+    forward, or a wider base."""
+    codes = [draw(block_codes(blocks=blocks, bases=st.sampled_from([4, 6, 32]), longest=3))]
+    for _ in range(draw(st.integers(1, 4))):
+        block, base, stages = codes[-1].block, codes[-1].base, list(codes[-1].stages)
+        match draw(st.sampled_from(["deeper", "earlier", "wider"])):
+            case "deeper":
+                stages[draw(st.integers(0, 3))] += "1"
+            case "earlier":
+                stages = "-".join(stages).replace("12", "21", 1).split("-")
+            case "wider":
+                base += 2
+        codes.append(BlockCode(block, base, tuple(stages)))
+    return codes
+
+
 def _coded(code: BlockCode, stem: str, in_1x1: bool, groups: int, group_width: int, last: int) -> CodedResNetSpec:
     bottleneck, grouped = code.block in ("bottleneck", "Xbottleneck"), code.block == "Xbottleneck"
     stride_in = "1x1" if in_1x1 and bottleneck else "3x3"
@@ -193,9 +213,35 @@ fpn = st.sampled_from([FPNSpec, PAFPNSpec]).flatmap(
         layer_norms,
     )
 )
-one_stage = st.builds(
-    RetinaNetHeadSpec, widths, depths, st.floats(0.5, 32), layer_norms, st.sampled_from(get_args(BoxLoss))
-) | st.builds(FCOSHeadSpec, widths, depths, layer_norms)
+
+
+@st.composite
+def cell_specs(draw: st.DrawFn) -> CellSpec:
+    """Cells of up to four nodes, each of any number of edges, in any order."""
+    nodes = []
+    for number in range(2, 2 + draw(st.integers(1, 4))):
+        sources = draw(st.lists(st.integers(0, number - 1), min_size=1, max_size=number, unique=True))
+        nodes.append(tuple(Edge(draw(st.sampled_from(list(OPERATIONS))), source) for source in sources))
+    return CellSpec(tuple(nodes))
+
+
+towers = st.builds(
+    CellTowersSpec,
+    cell_specs(),
+    cell_specs(),
+    st.lists(st.integers(8, 2048), min_size=1, max_size=2).map(tuple),
+    st.integers(1, 8),
+    st.sampled_from(get_args(GroupOrder)),
+    layer_norms,
+)
+losses = st.sampled_from(get_args(BoxLoss))
+scales = st.floats(0.5, 32)
+one_stage = (
+    st.builds(RetinaNetHeadSpec, widths, depths, scales, layer_norms, losses)
+    | st.builds(RetinaNetHeadSpec, anchor_scale=scales, loss=losses, tower=towers)
+    | st.builds(FCOSHeadSpec, widths, depths, layer_norms)
+    | st.builds(FCOSHeadSpec, tower=towers)
+)
 inputs = st.builds(InputSize, st.integers(128, 16384), st.integers(128, 16384))
 
 

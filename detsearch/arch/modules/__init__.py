@@ -11,5 +11,6 @@ from detsearch.arch.modules.heads import HEADS
 from detsearch.arch.modules.masks import MASKS
 from detsearch.arch.modules.necks import NECKS
 from detsearch.arch.modules.proposals import PROPOSALS
+from detsearch.arch.modules.towers import TOWERS
 
-MODULES: Final[tuple[Descriptor, ...]] = (*BACKBONES, *NECKS, *PROPOSALS, *HEADS, *MASKS)
+MODULES: Final[tuple[Descriptor, ...]] = (*BACKBONES, *NECKS, *PROPOSALS, *HEADS, *MASKS, *TOWERS)

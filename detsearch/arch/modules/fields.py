@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any, Final, Literal, get_args
 
 from detsearch.errors import SpecError
@@ -12,6 +13,8 @@ unless the module says otherwise."""
 
 BACKBONE_LEVELS: Final = (2, 3, 4, 5)
 HIGHEST_LEVEL: Final = 7
+REPLACED_BY_TOWER: Final = ("width", "depth", "norm")
+"""Fields about the convolutions of a head, which say nothing where a `tower` stands in their place."""
 
 
 def within(field: str, value: float, low: float, high: float) -> None:
@@ -30,6 +33,14 @@ def width_or_followed(field: str, value: int) -> None:
     """Raise SpecError unless value is a width or 0, which follows the maps."""
     if value:
         within(field, value, 8, 2048)
+
+
+def replaced_by_tower(head: Any) -> None:
+    """Raise SpecError unless the fields of a head that its `tower` takes the place of are at their defaults."""
+    defaults = {field.name: field.default for field in fields(head)}
+    for name in REPLACED_BY_TOWER if head.tower is not None else ():
+        if (value := getattr(head, name)) != defaults[name]:
+            raise SpecError(name, f"{defaults[name]} beside a tower, which has its own", str(value), "leave it out")
 
 
 def joined(levels: tuple[int, ...]) -> str:

@@ -7,8 +7,16 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from detsearch.arch.catalogue import ABSENT, Descriptor
-from detsearch.arch.modules.fields import LayerNorm, among, same_or_wider, width_or_followed, within
+from detsearch.arch.modules.fields import (
+    LayerNorm,
+    among,
+    replaced_by_tower,
+    same_or_wider,
+    width_or_followed,
+    within,
+)
 from detsearch.arch.modules.masks import MaskSpec
+from detsearch.arch.modules.towers import CellTowersSpec
 from detsearch.arch.spec import ModuleSpec
 
 BoxLoss = Literal["l1", "giou"]
@@ -20,7 +28,8 @@ class RetinaNetHeadSpec(ModuleSpec):
 
     `width` of the towers (0: that of the maps, at most 512), `depth` their number of convolutions, `anchor_scale` the
     smallest anchor's side in units of the stride (published: 4, so 32 pixels on P3). `loss` of boxes: L1 of their
-    deltas, or one minus their generalised IoU.
+    deltas, or one minus their generalised IoU. A `tower` stands in place of the convolutions, as wide as the maps;
+    beside it `width`, `depth` and `norm` say nothing and keep their defaults.
     """
 
     width: int = 0
@@ -28,6 +37,7 @@ class RetinaNetHeadSpec(ModuleSpec):
     anchor_scale: float = 4.0
     norm: LayerNorm = "auto"
     loss: BoxLoss = "l1"
+    tower: CellTowersSpec | None = None
 
     def __post_init__(self) -> None:
         width_or_followed("width", self.width)
@@ -35,6 +45,7 @@ class RetinaNetHeadSpec(ModuleSpec):
         within("anchor_scale", self.anchor_scale, 0.5, 32)
         among("norm", self.norm, LayerNorm)
         among("loss", self.loss, BoxLoss)
+        replaced_by_tower(self)
 
 
 @dataclass(frozen=True)
@@ -44,17 +55,20 @@ class FCOSHeadSpec(ModuleSpec):
     Anchor-Free Object Detector", TPAMI 2020).
 
     `width` of the towers (0: that of the maps, at most 512), `depth` their number of convolutions. `norm` of the
-    towers: under ``auto`` beside ``bn``, group norm, as published.
+    towers: under ``auto`` beside ``bn``, group norm, as published. A `tower` stands in place of the convolutions, as
+    wide as the maps; beside it the other fields say nothing and keep their defaults.
     """
 
     width: int = 0
     depth: int = 4
     norm: LayerNorm = "auto"
+    tower: CellTowersSpec | None = None
 
     def __post_init__(self) -> None:
         width_or_followed("width", self.width)
         within("depth", self.depth, 1, 16)
         among("norm", self.norm, LayerNorm)
+        replaced_by_tower(self)
 
 
 @dataclass(frozen=True)

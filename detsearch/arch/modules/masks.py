@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from typing import Final
 
 from detsearch.arch.catalogue import Descriptor
-from detsearch.arch.modules.fields import LayerNorm, among, same_or_wider, width_or_followed, within
+from detsearch.arch.modules.fields import (
+    LayerNorm,
+    among,
+    replaced_by_tower,
+    same_or_wider,
+    width_or_followed,
+    within,
+)
+from detsearch.arch.modules.towers import CellGroupSpec
 from detsearch.arch.spec import ModuleSpec
 
 
@@ -36,18 +44,21 @@ class MaskSpec(ModuleSpec):
     """Draws the mask of every object (He et al., "Mask R-CNN", ICCV 2017).
 
     `width` of the convolutions (0: that of the maps, at most 256; published: 256), `depth` their number; `score` rates
-    the masks.
+    the masks. A `tower` stands in place of the convolutions, as wide as the maps, at most 256; beside it `width`,
+    `depth` and `norm` say nothing and keep their defaults.
     """
 
     width: int = 0
     depth: int = 4
     norm: LayerNorm = "auto"
     score: MaskIoUSpec | None = None
+    tower: CellGroupSpec | None = None
 
     def __post_init__(self) -> None:
         width_or_followed("width", self.width)
         within("depth", self.depth, 1, 16)
         among("norm", self.norm, LayerNorm)
+        replaced_by_tower(self)
 
 
 MASKS: Final = (
