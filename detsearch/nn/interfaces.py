@@ -59,6 +59,16 @@ class Filling(Protocol):
     fill: bool
 
 
+class LevelTowers(Protocol):
+    """What stands between the maps and the predictions of a one-stage head, shared by all levels."""
+
+    width: int
+
+    def __call__(self, level: Tensor, /) -> tuple[Tensor, Tensor]:
+        """A level (B, C, H, W) to two maps of `width` channels, for classes and for boxes."""
+        ...
+
+
 class MaskBranch(Protocol):
     """What draws masks for the regions of a two-stage head."""
 

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from detsearch.arch.catalogue import catalogue
 from detsearch.arch.modules.heads import FCOSHeadSpec
 from detsearch.arch.spec import Norm
 from detsearch.nn.heads.towers import Towers, normal_weights, one_width, width_on
+from detsearch.nn.interfaces import LevelTowers
 from detsearch.nn.norms import Norms
 from detsearch.nn.ops import boxes as box_ops
 from detsearch.nn.ops.anchors import Anchors
@@ -39,7 +41,7 @@ class FCOSHead(nn.Module):
 
     def __init__(
         self,
-        towers: Towers,
+        towers: LevelTowers,
         strides: tuple[int, ...],
         *,
         num_classes: int,
@@ -147,6 +149,9 @@ def centreness(sides: Tensor) -> Tensor:
 def build_fcos(spec: FCOSHeadSpec, *, features: FeatureSpec, num_classes: int, norm: Norm) -> FCOSHead:
     """SpecError where the maps differ in width."""
     one_width("fcos", features)
-    norms = Norms.of(norm, spec.norm, beside_bn="gn")
-    towers = Towers(norms, features.channels[0], width_on(features, spec.width), spec.depth, bias=True)
+    if spec.tower is None:
+        norms = Norms.of(norm, spec.norm, beside_bn="gn")
+        towers: LevelTowers = Towers(norms, features.channels[0], width_on(features, spec.width), spec.depth, bias=True)
+    else:
+        towers = catalogue().build(spec.tower, features=features, num_classes=num_classes, norm=norm)
     return FCOSHead(towers, features.strides, num_classes=num_classes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -100,8 +100,11 @@ class MaskHead(nn.Module):
 def build_mask(spec: MaskSpec, *, features: FeatureSpec, num_classes: int, norm: Norm) -> MaskHead:
     """A mask head on maps of one width."""
     width = width_on(features, spec.width, most=WIDEST)
-    convs = tower(Norms.of(norm, spec.norm), features.channels[0], width, spec.depth, initialise=he_weights)
-    score = None
-    if spec.score is not None:
-        score = catalogue().build(spec.score, features=features, num_classes=num_classes, norm=norm)
+    given: dict[str, Any] = {"features": features, "num_classes": num_classes, "norm": norm}
+    if spec.tower is None:
+        norms = Norms.of(norm, spec.norm)
+        convs: nn.Module = tower(norms, features.channels[0], width, spec.depth, initialise=he_weights)
+    else:
+        convs = catalogue().build(spec.tower, **given)
+    score = None if spec.score is None else catalogue().build(spec.score, **given)
     return MaskHead(RegionPool(features, REGION), convs, width=width, num_classes=num_classes, score=score)

@@ -9,9 +9,11 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
+from detsearch.arch.catalogue import catalogue
 from detsearch.arch.modules.heads import BoxLoss, RetinaNetHeadSpec
 from detsearch.arch.spec import Norm
 from detsearch.nn.heads.towers import Towers, normal_weights, one_width, width_on
+from detsearch.nn.interfaces import LevelTowers
 from detsearch.nn.norms import Norms
 from detsearch.nn.ops import boxes as box_ops
 from detsearch.nn.ops.anchors import Anchors, pyramid_sizes
@@ -40,7 +42,7 @@ class RetinaNetHead(nn.Module):
 
     def __init__(
         self,
-        towers: Towers,
+        towers: LevelTowers,
         anchors: Anchors,
         *,
         num_classes: int,
@@ -130,7 +132,10 @@ class RetinaNetHead(nn.Module):
 def build_retinanet(spec: RetinaNetHeadSpec, *, features: FeatureSpec, num_classes: int, norm: Norm) -> RetinaNetHead:
     """SpecError where the maps differ in width."""
     one_width("retinanet", features)
-    norms = Norms.of(norm, spec.norm)
-    towers = Towers(norms, features.channels[0], width_on(features, spec.width), spec.depth)
+    if spec.tower is None:
+        norms = Norms.of(norm, spec.norm)
+        towers: LevelTowers = Towers(norms, features.channels[0], width_on(features, spec.width), spec.depth)
+    else:
+        towers = catalogue().build(spec.tower, features=features, num_classes=num_classes, norm=norm)
     anchors = Anchors(pyramid_sizes(features, spec.anchor_scale, scales=SCALES, finest=FINEST))
     return RetinaNetHead(towers, anchors, num_classes=num_classes, box_loss=spec.loss)

@@ -19,8 +19,7 @@ backbone."""
 class Towers(nn.Module):
     """Two towers of `depth` 3x3 convolutions with ReLU beside each other, applied to every level alike.
 
-    Anything that maps a level's (B, C, H, W) to two maps of `width` channels, for classes and for boxes, may stand in
-    their place. `bias`: whether convolutions have one beside a norm too.
+    Other `nn.interfaces.LevelTowers` may stand in their place. `bias`: whether convolutions have one beside a norm too.
     """
 
     def __init__(self, norms: Norms, inputs: int, width: int, depth: int, *, bias: bool = False) -> None:
