@@ -46,7 +46,7 @@ class Table:
     `provenance` says where the figures come from."""
 
     rows: tuple[Row, ...]
-    choices: Mapping[str, list[JSON]] = field(default_factory=dict)
+    choices: Mapping[str, JSON] = field(default_factory=dict)
     provenance: Mapping[str, JSON] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -82,7 +82,7 @@ class _Row(Section):
 class _File(Section):
     format: Literal["detsearch table"]
     version: Literal[1]
-    space: dict[str, list[Any]]
+    space: dict[str, list[Any] | dict[str, Any]]
     provenance: dict[str, Any]
     protocol: dict[str, int | str]
     rows: list[_Row] = Field(min_length=1, max_length=MAX_DETECTORS)
