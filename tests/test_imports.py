@@ -27,6 +27,7 @@ LAYERS = [
     {"data", "runtime"},
     {"cost"},
     {"training", "evaluation"},
+    {"supernet"},
     {"runs"},
     {"report"},
     {"cli"},
@@ -37,8 +38,8 @@ LAYERS = [
 BASE = LAYERS[0] | {""}
 """May import each other; "" is the package itself, which has the version."""
 
-SEARCH_IS_KNOWN_TO = {"training", "runs", "report", "cli"}
-"""training: by the context that a trial hands to it."""
+SEARCH_IS_KNOWN_TO = {"training", "supernet", "runs", "report", "cli"}
+"""training and supernet: by the context that a trial hands to them."""
 
 NO_TORCH = ("arch", "search")
 TORCH = {"torch", "torchvision", "timm"}
