@@ -14,10 +14,10 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Final, Literal, NamedTuple, get_args
+from functools import cached_property, lru_cache
+from typing import Final, Literal, NamedTuple, Self, get_args
 
 import numpy as np
 
@@ -64,6 +64,18 @@ class ConvShape(NamedTuple):
     @property
     def macs(self) -> int:
         return self.outputs * (self.inputs // self.groups) * self.kernel**2 * self.height * self.width
+
+
+class _Part(NamedTuple):
+    """The stem, or one block, with its cost: equal ones recur within a code and from one code to the next."""
+
+    convolutions: tuple[ConvShape, ...]
+    params: int
+    macs: int
+
+    @classmethod
+    def of(cls, *convolutions: ConvShape) -> Self:
+        return cls(convolutions, sum(conv.params for conv in convolutions), sum(conv.macs for conv in convolutions))
 
 
 class BlockShape(NamedTuple):
@@ -138,6 +150,14 @@ class BlockCode:
         """Channels of P2..P5."""
         return tuple({shape.stage: shape.outputs for shape in self.blocks}.values())
 
+    def traits(self) -> dict[str, float | str]:
+        """What the code is made of, for models and statistics: kind of block, base, blocks and width of each stage."""
+        found: dict[str, float | str] = {"block": self.block, "base": float(self.base)}
+        for stage, digits, outputs in zip(range(FIRST_STAGE, LAST_STAGE + 1), self.stages, self.channels, strict=True):
+            found[f"blocks{stage}"] = float(len(digits))
+            found[f"width{stage}"] = outputs / OUT_FACTOR[self.block]
+        return found
+
     def grouped(self, planes: int, groups: int = 0, group_width: int = 0) -> tuple[int, int]:
         """Channels and groups of the 3x3 convolution in a bottleneck of width `planes`.
 
@@ -160,53 +180,27 @@ class BlockCode:
         last: int = LAST_STAGE,
     ) -> Iterator[ConvShape]:
         """Every convolution at an input of `size` pixels, down to stage `last`."""
-        base, (height, width) = self.base, (_half(size.height), _half(size.width))
-        if stem == "deep":
-            yield ConvShape(3, base // 2, 3, 1, height, width)
-            height, width = _half(height), _half(width)
-            yield ConvShape(base // 2, base, 3, 1, height, width)
-        else:
-            yield ConvShape(3, base, 7, 1, height, width)
-            height, width = _half(height), _half(width)
+        for part in self._parts(size, stem, stride_in, groups, group_width, last):
+            yield from part.convolutions
+
+    def _parts(
+        self, size: InputSize, stem: Stem, stride_in: StrideIn, groups: int, group_width: int, last: int
+    ) -> Iterator[_Part]:
+        """The stem, then every block."""
+        yield _stem(stem, self.base, size)
+        height, width = (_half(_half(side)) for side in (size.height, size.width))
         for shape in self.blocks:
             if shape.stage > last:
                 return
-            before = (height, width)
+            before = height, width
             if shape.stride == 2:
                 height, width = _half(height), _half(width)
             grouped = self.grouped(shape.planes, groups, group_width)
-            yield from self._convolutions(shape, before, (height, width), stride_in, *grouped)
-
-    def _convolutions(
-        self,
-        shape: BlockShape,
-        before: tuple[int, int],
-        after: tuple[int, int],
-        stride_in: StrideIn,
-        inner: int,
-        groups: int,
-    ) -> Iterator[ConvShape]:
-        inputs, outputs, planes = shape.inputs, shape.outputs, shape.planes
-        if self.block == "basicblock":
-            yield ConvShape(inputs, planes, 3, 1, *after)
-            yield ConvShape(planes, planes, 3, 1, *after)
-        elif self.block == "mbblock":
-            hidden = inputs * EXPANSION
-            yield ConvShape(inputs, hidden, 1, 1, *before)
-            yield ConvShape(hidden, hidden, 3, hidden, *after)
-            yield ConvShape(hidden, outputs, 1, 1, *after)
-            return  # no projection: an inverted residual has a shortcut only where the shape stays
-        else:
-            yield ConvShape(inputs, inner, 1, 1, *(before if stride_in == "3x3" else after))
-            yield ConvShape(inner, inner, 3, groups, *after)
-            yield ConvShape(inner, outputs, 1, 1, *after)
-        if shape.stride == 2 or inputs != outputs:
-            yield ConvShape(inputs, outputs, 1, 1, *after)
+            yield _block(self.block, shape, before, (height, width), stride_in, *grouped)
 
     def params(self, stem: Stem = "deep", *, groups: int = 0, group_width: int = 0, last: int = LAST_STAGE) -> int:
         """Parameters of the backbone, norms included, without a classifier."""
-        built = self.convolutions(InputSize(32, 32), stem, groups=groups, group_width=group_width, last=last)
-        return sum(conv.params for conv in built)
+        return sum(part.params for part in self._parts(InputSize(32, 32), stem, "3x3", groups, group_width, last))
 
     def macs(
         self,
@@ -219,8 +213,7 @@ class BlockCode:
         last: int = LAST_STAGE,
     ) -> int:
         """Multiply-accumulates of the backbone's convolutions at `size`, batch 1."""
-        built = self.convolutions(size, stem, stride_in, groups=groups, group_width=group_width, last=last)
-        return sum(conv.macs for conv in built)
+        return sum(part.macs for part in self._parts(size, stem, stride_in, groups, group_width, last))
 
 
 def leq(a: BlockCode, b: BlockCode) -> bool:
@@ -252,43 +245,113 @@ def _widths(code: BlockCode) -> list[list[int]]:
     return stages
 
 
-def mutate(code: BlockCode, rng: np.random.Generator, *, max_depth: int = 102) -> BlockCode:
-    """A code that differs by one step: a block that keeps the width added or removed, or a doubling moved to a
-    neighbouring block. The number of doublings and the base stay; no stage becomes empty."""
-    options = list(steps(code, max_depth=max_depth))
-    return options[int(rng.integers(len(options)))] if options else code
+def mutate(
+    code: BlockCode, rng: np.random.Generator, *, max_depth: int = 102, doublings: Collection[int] = ()
+) -> BlockCode:
+    """A code that is one step away: the kind of step is drawn, then the step, so that kinds with many steps do not
+    drown the others. The code itself where there is none."""
+    options = [found for found in changes(code, max_depth=max_depth, doublings=doublings) if found]
+    if not options:
+        return code
+    kind = options[int(rng.integers(len(options)))]
+    return kind[int(rng.integers(len(kind)))]
 
 
-def steps(code: BlockCode, *, max_depth: int = 102) -> Iterator[BlockCode]:
-    """Every code that is one step of `mutate` away, each once. Symmetric among the codes of at most `max_depth`
-    blocks (never more than `MAX_BLOCKS`)."""
+def steps(code: BlockCode, *, max_depth: int = 102, doublings: Collection[int] = ()) -> Iterator[BlockCode]:
+    """Every code that is one step away, each once. Symmetric among the codes of at most `max_depth` blocks (never more
+    than `MAX_BLOCKS`) whose number of doublings is among `doublings`."""
+    return itertools.chain.from_iterable(changes(code, max_depth=max_depth, doublings=doublings))
+
+
+def changes(code: BlockCode, *, max_depth: int = 102, doublings: Collection[int] = ()) -> list[list[BlockCode]]:
+    """Every code that is one step away, each once, by kind of step: a block that keeps the width added, removed; a
+    block moved to the stage beside it; a doubling moved to the block beside it; a doubling more or less, as far as
+    their number is among `doublings` (none named: it stays). No stage becomes empty; the base stays."""
+    # Of equal neighbouring digits only the last is handled: any other gives the same code.
     deepest = min(max_depth, MAX_BLOCKS)
-    seen = {code.stages}
-
-    def fresh(stages: tuple[str, ...]) -> bool:
-        new = stages not in seen
-        seen.add(stages)
-        return new
-
+    added: list[BlockCode] = []
+    removed: list[BlockCode] = []
+    shifted: list[BlockCode] = []
     for i, stage in enumerate(code.stages):
-        for at in range(len(stage) + 1):
-            added = (*code.stages[:i], f"{stage[:at]}1{stage[at:]}", *code.stages[i + 1 :])
-            if code.depth < deepest and fresh(added):
-                yield BlockCode(code.block, code.base, added)
-        for at, digit in enumerate(stage):
-            removed = (*code.stages[:i], stage[:at] + stage[at + 1 :], *code.stages[i + 1 :])
-            if digit == "1" and len(stage) > 1 and fresh(removed):
-                yield BlockCode(code.block, code.base, removed)
-    flat, lengths = "".join(code.stages), [len(stage) for stage in code.stages]
-    for at in range(len(flat) - 1):
-        if flat[at] != flat[at + 1]:
-            swapped = flat[:at] + flat[at + 1] + flat[at] + flat[at + 2 :]
-            cuts = [sum(lengths[:i]) for i in range(len(lengths) + 1)]
-            moved = tuple(swapped[a:b] for a, b in itertools.pairwise(cuts))
-            if fresh(moved):
-                yield BlockCode(code.block, code.base, moved)
+        if code.depth < deepest:
+            places = (at for at in range(len(stage) + 1) if stage[at : at + 1] != "1")
+            added += [_with(code, i, f"{stage[:at]}1{stage[at:]}") for at in places]
+        if len(stage) > 1:
+            places = (at for at in range(len(stage)) if stage[at] == "1" and stage[at + 1 : at + 2] != "1")
+            removed += [_with(code, i, stage[:at] + stage[at + 1 :]) for at in places]
+        if i + 1 < len(code.stages):
+            after = code.stages[i + 1]
+            if len(after) > 1:
+                shifted.append(_with(code, i, stage + after[0], after[1:]))
+            if len(stage) > 1:
+                shifted.append(_with(code, i, stage[:-1], stage[-1] + after))
+    flat = "".join(code.stages)
+    moved = [
+        _cut(code, flat[:at] + flat[at + 1] + flat[at] + flat[at + 2 :])
+        for at in range(len(flat) - 1)
+        if flat[at] != flat[at + 1]
+    ]
+    other = {"1": "2", "2": "1"}
+    changed = [
+        _cut(code, flat[:at] + other[digit] + flat[at + 1 :])
+        for at, digit in enumerate(flat)
+        if code.doublings + (1 if digit == "1" else -1) in doublings
+    ]
+    return [added, removed, shifted, moved, changed]
+
+
+def _with(code: BlockCode, at: int, *stages: str) -> BlockCode:
+    """The code with some stages from number `at` on replaced."""
+    return BlockCode(code.block, code.base, (*code.stages[:at], *stages, *code.stages[at + len(stages) :]))
+
+
+def _cut(code: BlockCode, flat: str) -> BlockCode:
+    """The code with other digits, cut into stages of the same lengths."""
+    cuts = [0, *itertools.accumulate(map(len, code.stages))]
+    return BlockCode(code.block, code.base, tuple(flat[a:b] for a, b in itertools.pairwise(cuts)))
 
 
 def _half(side: int) -> int:
     """A side after a 3x3 stride-2 convolution of padding 1 (7x7 of padding 3, pooling alike)."""
     return math.ceil(side / 2)
+
+
+@lru_cache(maxsize=1 << 10)
+def _stem(stem: Stem, base: int, size: InputSize) -> _Part:
+    height, width = _half(size.height), _half(size.width)
+    if stem == "7x7":
+        return _Part.of(ConvShape(3, base, 7, 1, height, width))
+    return _Part.of(
+        ConvShape(3, base // 2, 3, 1, height, width), ConvShape(base // 2, base, 3, 1, _half(height), _half(width))
+    )
+
+
+@lru_cache(maxsize=1 << 16)
+def _block(
+    block: Block,
+    shape: BlockShape,
+    before: tuple[int, int],
+    after: tuple[int, int],
+    stride_in: StrideIn,
+    inner: int,
+    groups: int,
+) -> _Part:
+    """The convolutions of a block between maps of sizes (height, width)."""
+    inputs, outputs, planes = shape.inputs, shape.outputs, shape.planes
+    if block == "mbblock":
+        hidden = inputs * EXPANSION
+        return _Part.of(  # no projection: an inverted residual has a shortcut only where the shape stays
+            ConvShape(inputs, hidden, 1, 1, *before),
+            ConvShape(hidden, hidden, 3, hidden, *after),
+            ConvShape(hidden, outputs, 1, 1, *after),
+        )
+    changed = shape.stride == 2 or inputs != outputs
+    projection = [ConvShape(inputs, outputs, 1, 1, *after)] if changed else []
+    if block == "basicblock":
+        return _Part.of(ConvShape(inputs, planes, 3, 1, *after), ConvShape(planes, planes, 3, 1, *after), *projection)
+    return _Part.of(
+        ConvShape(inputs, inner, 1, 1, *(before if stride_in == "3x3" else after)),
+        ConvShape(inner, inner, 3, groups, *after),
+        ConvShape(inner, outputs, 1, 1, *after),
+        *projection,
+    )

@@ -9,10 +9,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from detsearch.arch import blockcode
-from detsearch.arch.blockcode import BLOCKS, OUT_FACTOR, STEMS, BlockCode, leq, mutate, steps
+from detsearch.arch.blockcode import BLOCKS, OUT_FACTOR, STEMS, BlockCode, changes, leq, mutate, steps
 from detsearch.errors import SpecError
 from detsearch.types import InputSize
-from tests.arch.toys import block_codes
+from tests.arch.toys import block_codes, grown
 
 E0 = BlockCode.parse("basicblock_64_1-21-21-12")
 E3 = BlockCode.parse("bottleneck_56_211-111111111-2111111-11112111")
@@ -24,24 +24,6 @@ small = st.sampled_from(BLOCKS).flatmap(
     lambda block: st.tuples(*[block_codes(blocks=(block,), bases=st.sampled_from([4, 8, 16]), longest=2)] * 3)
 )
 sizes = st.builds(InputSize, st.integers(1, 300), st.integers(1, 300))
-
-
-@st.composite
-def grown(draw: st.DrawFn) -> list[BlockCode]:
-    """Codes of which each is deeper or wider than the one before: a block added at a stage's end, a doubling moved
-    forward, or a wider base."""
-    codes = [draw(block_codes(bases=st.sampled_from([4, 6, 32]), longest=3))]
-    for _ in range(draw(st.integers(1, 4))):
-        block, base, stages = codes[-1].block, codes[-1].base, list(codes[-1].stages)
-        match draw(st.sampled_from(["deeper", "earlier", "wider"])):
-            case "deeper":
-                stages[draw(st.integers(0, 3))] += "1"
-            case "earlier":
-                stages = "-".join(stages).replace("12", "21", 1).split("-")
-            case "wider":
-                base += 2
-        codes.append(BlockCode(block, base, tuple(stages)))
-    return codes
 
 
 def classifier(code: BlockCode, classes: int = 1000) -> int:
@@ -158,8 +140,25 @@ def test_steps_of_a_small_code() -> None:
     assert found == {
         "11-12-1-1", "1-112-1-1", "1-121-1-1", "1-12-11-1", "1-12-1-11",  # a block added
         "1-2-1-1",  # removed
+        "11-2-1-1", "1-1-21-1",  # a block moved to the stage before, to the one behind
         "1-21-1-1", "1-11-2-1",  # the doubling moved, over a stage's border too
     }  # fmt: skip
+    flipped = {"-".join(step.stages) for step in steps(BlockCode.parse("mbblock_8_1-12-1-1"), doublings=(0, 1, 2))}
+    assert flipped - found == {"1-11-1-1", "2-12-1-1", "1-22-1-1", "1-12-2-1", "1-12-1-2"}
+
+
+@given(block_codes(longest=3), st.integers(4, 12), st.sets(st.integers(0, 8), min_size=1))
+def test_steps_with_more_or_fewer_doublings_are_symmetric(code: BlockCode, deepest: int, doublings: set[int]) -> None:
+    assume(code.depth <= deepest and code.doublings in doublings)
+    kinds = changes(code, max_depth=deepest, doublings=doublings)
+    found = [step for kind in kinds for step in kind]
+    assert len(set(found)) == len(found)
+    assert code not in found
+    for step in found:
+        assert step.depth <= deepest
+        assert step.doublings in doublings
+        assert code in set(steps(step, max_depth=deepest, doublings=doublings))
+    assert sorted(map(str, steps(code, max_depth=deepest, doublings=doublings))) == sorted(map(str, found))
 
 
 def test_a_code_without_a_step_stays() -> None:
@@ -169,7 +168,7 @@ def test_a_code_without_a_step_stays() -> None:
 
 def test_a_depth_limit_beyond_all_codes_is_harmless() -> None:
     code = BlockCode("mbblock", 8, ("1" * 509, "1", "1", "1"))
-    assert all(step.depth < 512 for step in steps(code, max_depth=10**6))
+    assert all(step.depth <= 512 for step in steps(code, max_depth=10**6))
 
 
 def test_every_step_is_reachable_from_any_other_code() -> None:
@@ -235,6 +234,13 @@ def test_a_deeper_or_wider_code_costs_more_at_any_input(
 def test_examples_of_the_order(a: str, b: str, expected: bool) -> None:
     assert leq(BlockCode.parse(a), BlockCode.parse(b)) is expected
     assert not leq(BlockCode.parse(b), BlockCode.parse(a))
+
+
+def test_traits_tell_depth_and_width_by_stage() -> None:
+    assert BlockCode.parse("bottleneck_8_12-1-211-2").traits() == {
+        "block": "bottleneck", "base": 8, "blocks2": 2, "width2": 16, "blocks3": 1, "width3": 16,
+        "blocks4": 3, "width4": 32, "blocks5": 1, "width5": 64,
+    }  # fmt: skip
 
 
 @given(block_codes())

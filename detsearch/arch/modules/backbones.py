@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from detsearch.arch import blockcode
@@ -13,6 +13,7 @@ from detsearch.arch.catalogue import Descriptor
 from detsearch.arch.modules.fields import BACKBONE_LEVELS, among, same_or_wider, within
 from detsearch.arch.spec import ModuleSpec
 from detsearch.errors import SpecError
+from detsearch.types import InputSize
 
 DEEPEST: Final = (FIRST_STAGE, LAST_STAGE)
 """From where to where a backbone may end."""
@@ -49,6 +50,16 @@ class CodedResNetSpec(ModuleSpec):
             if value == default:
                 object.__setattr__(self, field, 0)
         within("last", self.last, *DEEPEST)
+
+    @property
+    def params(self) -> int:
+        """Parameters in closed form, norms included."""
+        return self.code.params(self.stem, groups=self.groups, group_width=self.group_width, last=self.last)
+
+    def macs(self, size: InputSize) -> int:
+        """Multiply-accumulates in closed form, for a tensor of `size`."""
+        grouped = {"groups": self.groups, "group_width": self.group_width}
+        return self.code.macs(size, self.stem, self.stride_in, **grouped, last=self.last)
 
 
 @dataclass(frozen=True)
@@ -91,6 +102,25 @@ CLASSICAL: Final[Mapping[str, CodedResNetSpec]] = {
     "resnext101_32x8d": _coded(f"Xbottleneck_64_{_DEPTH_101}", group_width=8),
     "resnext101_64x4d": _coded(f"Xbottleneck_64_{_DEPTH_101}", groups=64),
 }
+
+MOBILENETV2: Final = CodedResNetSpec(BlockCode.parse("mbblock_24_11-121-1112111-2111"))
+"""The code nearest to MobileNetV2 (Sandler et al., CVPR 2018, table 2), whose widths do not all double: its blocks in
+each stage, and within 6 % its MACs."""
+
+
+def coded(backbone: ModuleSpec) -> CodedResNetSpec:
+    """A backbone as a code, or the code nearest to it that has the same kind of block: what SM-NAS's stage two starts
+    from. timm's ResNets and ResNeXts are codes; its MobileNetV2 has the blocks of `mbblock`. SpecError for others."""
+    if isinstance(backbone, CodedResNetSpec):
+        return backbone
+    if isinstance(backbone, TimmSpec):
+        name = backbone.model.partition(".")[0]  # behind the dot: which weights
+        if (found := {**CLASSICAL, "mobilenetv2_100": MOBILENETV2}.get(name)) is not None:
+            return replace(found, last=backbone.last)
+    received = backbone.model if isinstance(backbone, TimmSpec) else type(backbone).__name__
+    named = ", ".join(sorted(CLASSICAL))
+    raise SpecError("backbone", f"one whose blocks have a code: a block code, {named} or mobilenetv2", received)
+
 
 BACKBONES: Final = (
     Descriptor(
