@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
-from detsearch.arch.blockcode import BLOCKS, STEMS, Block, BlockCode, Stem, StrideIn
+from detsearch.arch.blockcode import BLOCKS, STEMS, Block, BlockCode, Stem, StrideIn, leq
 from detsearch.arch.code import parse_detector
 from detsearch.arch.modules.backbones import CodedResNetSpec
+from detsearch.arch.partial_order import leq as detector_leq
+from detsearch.arch.spaces.modular import ModularSpace
 from detsearch.arch.spec import NORMS, Norm
 from detsearch.build import build
 from detsearch.cost.count import count_cost
 from detsearch.nn.backbones.coded import build_coded
 from detsearch.types import InputSize
-from tests.arch.toys import block_codes
+from tests.arch.toys import block_codes, grown
 
 sizes = st.builds(InputSize, st.integers(1, 200), st.integers(1, 200))
 
@@ -61,6 +65,42 @@ def test_published_codes(code: str, size: InputSize) -> None:
     read = BlockCode.parse(code)
     params, macs, _ = counted(CodedResNetSpec(read), size, "bn")
     assert (read.params(), read.macs(size)) == (params, macs)
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+@settings(max_examples=5)
+@given(st.data())
+def test_what_the_order_calls_larger_costs_more_as_built(block: Block, data: st.DataObject) -> None:
+    """MACs and parameters of built backbones, not of closed forms; deeper, wider and with earlier doublings."""
+    first, *_, last = data.draw(grown(blocks=(block,)))
+    assert leq(first, last)
+    stem, norm = data.draw(st.sampled_from(STEMS)), data.draw(st.sampled_from(NORMS))
+    size = data.draw(sizes)
+    less, more = (counted(CodedResNetSpec(code, stem), size, norm)[:2] for code in (first, last))
+    assert less == more if first == last else less[0] <= more[0] and less[1] <= more[1] and less != more
+
+
+@pytest.mark.parametrize("rest", ["rpn/2fc(width=8)", "retinanet(depth=1)"])
+def test_the_order_holds_on_whole_built_detectors(rest: str) -> None:
+    """Over pairs of a modular space: parameters, MACs and the backbone's alone are monotone along the order."""
+    structure = f"basicblock_8_1-2-2-2/fpn(levels=3-4-5,width=8)/{rest}@64x64"
+    space = ModularSpace.from_section({"structure": structure, "base": [8, 10], "width": [8, 16], "depth": 5})
+    codes = ("8_1-2-2-2", "8_2-2-1-2", "8_1-2-21-2", "8_2-1-22-1", "10_1-2-2-2", "10_2-2-12-1")
+    members = [
+        parse_detector(f"basicblock_{code}/fpn(levels=3-4-5,width={width})/{rest}/gn_ws@64x64")
+        for code, width in itertools.product(codes, (8, 16))
+    ]
+    assert all(map(space.contains, members))
+    costs = [count_cost(build(spec.network, 2), spec.input) for spec in members]
+    pairs = 0
+    for a, x in zip(members, costs, strict=True):
+        for b, y in zip(members, costs, strict=True):
+            if a != b and detector_leq(a, b):
+                pairs += 1
+                assert x.params < y.params
+                assert x.macs < y.macs
+                assert x.values()["backbone_macs"] <= y.values()["backbone_macs"]
+    assert pairs > len(members)
 
 
 def test_the_detectors_backbone_costs_the_same() -> None:
