@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from detsearch.arch.catalogue import catalogue
 from detsearch.arch.code import MAX_LENGTH, parse_detector, parse_module, parse_network
-from detsearch.arch.spec import DetectorSpec
+from detsearch.arch.spec import DetectorSpec, ModuleSpec, Norm
 from detsearch.errors import SpecError
 from detsearch.types import InputSize
 
@@ -23,6 +24,11 @@ FAMILIES: Final[Mapping[str, str]] = {
     "fcos": "fpn/fcos",  # Tian et al., TPAMI 2020
     "mask_rcnn": f"{_POOLED}/rpn/2fc(mask=mask)",  # He et al., ICCV 2017
     "ms_rcnn": f"{_POOLED}/rpn/2fc(mask=mask(score=maskiou))",  # Huang et al., CVPR 2019
+    # With searched heads, Zhong et al., ECCV 2020; the masks' cell is ours (`arch.cells.MASK_CELL`).
+    "fad_fcos": "fpn/fcos(tower=cells)",
+    "fad_retinanet": "fpn(extra_from=c5)/retinanet(tower=cells)",
+    "fad_mask_rcnn": f"{_POOLED}/rpn/2fc(mask=mask(tower=cellgroup))",
+    "fad_ms_rcnn": f"{_POOLED}/rpn/2fc(mask=mask(score=maskiou,tower=cellgroup))",
 }
 """What stands behind the backbone, as published."""
 BACKBONES: Final[Mapping[str, str]] = {
@@ -33,17 +39,33 @@ BACKBONES: Final[Mapping[str, str]] = {
     "x101_64x4d": "resnext101_64x4d",
     "mobilenetv2": "mobilenetv2",
 }
+SM_NAS: Final[Mapping[str, str]] = {
+    "E0": "basicblock_64_1-21-21-12/fpn(levels=3-4-5-6,width=128)/rpn/2fc@512x512",
+    "E1": "basicblock_56_111-2111-2-111112/fpn(levels=3-4-5-6)/rpn/2fc@800x600",
+    "E2": "basicblock_48_12-11111-211-1112/fpn(levels=2-3-4-5-6,width=128)/rpn/cascade@800x600",
+    "E3": "bottleneck_56_211-111111111-2111111-11112111/fpn(levels=2-3-4-5-6,width=128)/rpn/cascade@800x600",
+    "E4": "Xbottleneck_56_21-21-111111111111111-2111111/fpn(levels=2-3-4-5-6)/ga_rpn/cascade@800x600",
+    "E5": "Xbottleneck_56_21-21-11111111111111-21111111/fpn(levels=2-3-4-5-6)/ga_rpn/cascade@1333x800",
+}
+"""What SM-NAS found (Yao et al., AAAI 2020), in its final form, with batch norm; what the paper says of them is in
+`arch.published`."""
 PRESETS: Final[Mapping[str, str]] = {
     f"{family}_{short}_fpn": f"{backbone}/{rest}@1333x800"
     for family, rest in FAMILIES.items()
     for short, backbone in BACKBONES.items()
 } | {
+    **SM_NAS,
     "retinanet_slim": "basicblock_16_11-21-21-21/fpn(levels=3-4-5-6,width=64)/retinanet(depth=2)/gn_ws@320x256",
 }
 """Detector text by name. `retinanet_slim` is ours, sized for a CPU."""
 
+IMAGENET: Final = InputSize(224, 224)
+"""Where classifiers are trained and compared."""
+
 SUFFIXES: Final = (".txt", ".spec")
 """Text that ends so is a file's name, whether or not there is such a file."""
+_CODE: Final = re.compile(r"[A-Za-z]+_[0-9]+_[0-9]")
+"""What is meant as a block code, whether or not it is one."""
 
 
 def preset(name: str) -> DetectorSpec:
@@ -53,7 +75,8 @@ def preset(name: str) -> DetectorSpec:
         hint = f"did you mean {near[0]}?" if near else None
         if _is_backbone(name):
             hint = f"a backbone alone is no detector; add the rest, as in {name}/fpn/retinanet@512x512"
-        listed = f"one of {', '.join(FAMILIES)} with _{', _'.join(BACKBONES)} and _fpn, or retinanet_slim"
+        families = f"one of {', '.join(FAMILIES)} with _{', _'.join(BACKBONES)} and _fpn"
+        listed = f"{families}, {', '.join(SM_NAS)} or retinanet_slim"
         raise SpecError("preset", listed, repr(name), hint)
     return parse_detector(PRESETS[name])
 
@@ -97,6 +120,16 @@ def _resolve_text(text: str, size: InputSize | None) -> DetectorSpec:
         spec = spec.network.at(size)
         catalogue().check_input(spec)
     return spec
+
+
+def resolve_backbone(text: str, size: InputSize | None = None) -> tuple[ModuleSpec, Norm, InputSize]:
+    """Read a backbone's text, or whatever `resolve` reads, and take its backbone: with the norm, ``bn`` for a backbone
+    alone, and `size`, or else the detector's input, or ImageNet's for a backbone alone."""
+    text = text.strip()
+    if text not in PRESETS and (_CODE.match(text) or _is_backbone(text)) and not set("/@") & set(text):
+        return parse_module(text, "backbone"), "bn", size or IMAGENET
+    spec = resolve(text, size)
+    return spec.network.backbone, spec.network.norm, spec.input
 
 
 def _is_backbone(text: str) -> bool:

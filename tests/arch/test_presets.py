@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from detsearch.arch.catalogue import catalogue
-from detsearch.arch.code import format_detector, parse_detector
-from detsearch.arch.presets import PRESETS, preset, resolve
+from detsearch.arch.code import format_detector, parse_detector, parse_module
+from detsearch.arch.presets import PRESETS, SM_NAS, preset, resolve, resolve_backbone
 from detsearch.errors import SpecError
 from detsearch.types import InputSize
 
@@ -30,9 +30,10 @@ def test_presets_are_distinct() -> None:
 
 def test_every_published_detector_has_a_preset_with_every_backbone() -> None:
     families = ("faster_rcnn", "retinanet", "cascade_rcnn", "ga_faster_rcnn", "fcos", "mask_rcnn", "ms_rcnn")
+    families += ("fad_fcos", "fad_retinanet", "fad_mask_rcnn", "fad_ms_rcnn")
     backbones = ("r18", "r34", "r50", "r101", "x101_64x4d", "mobilenetv2")
     named = {f"{family}_{backbone}_fpn" for family in families for backbone in backbones}
-    assert set(PRESETS) == named | {"retinanet_slim"}
+    assert set(PRESETS) == named | set(SM_NAS) | {"retinanet_slim"}
     assert {preset(name).input for name in named} == {InputSize(1333, 800)}
 
 
@@ -146,8 +147,36 @@ def test_the_size_that_is_asked_for_is_checked_too() -> None:
         resolve("retinanet_r18_fpn", InputSize(96, 96))
 
 
+@pytest.mark.parametrize(
+    ("text", "code", "norm", "size"),
+    [
+        ("resnet50", "resnet50", "bn", "224x224"),
+        ("basicblock_8_1-21-21-12(stem=7x7)", "basicblock_8_1-21-21-12(stem=7x7)", "bn", "224x224"),
+        ("E0", "basicblock_64_1-21-21-12", "bn", "512x512"),
+        ("E0@640x480", "basicblock_64_1-21-21-12", "bn", "640x480"),
+        (f"{NETWORK}/gn_ws@512x384", "resnet18", "gn_ws", "512x384"),
+    ],
+)
+def test_a_backbone_alone_or_in_a_detector(text: str, code: str, norm: str, size: str) -> None:
+    module = parse_module(code, "backbone")
+    assert resolve_backbone(f" {text}\n") == (module, norm, InputSize.parse(size))
+    assert resolve_backbone(text, InputSize(128, 96)) == (module, norm, InputSize(128, 96))
+
+
+def test_what_is_no_backbone_is_told_so() -> None:
+    for text, message in (
+        ("basicblock_64_1-13-1-1", "stage 3 of a block code"),
+        ("basicblok_64_1-1-1-1", "expected basicblock or"),
+        ("faster_rcnn_r50_fnp", "did you mean faster_rcnn_r50_fpn?"),
+        ("resnet18/fpn/retinanet", "add @WxH or --input WxH"),
+    ):
+        with pytest.raises(SpecError) as caught:
+            resolve_backbone(text)
+        assert message in str(caught.value)
+
+
 @pytest.mark.parametrize("text", ["resnet18", "basicblock_8_1-21-21-21"])
-def test_a_backbone_alone_is_answered_with_a_whole_detector(text: str) -> None:
+def test_a_backbone_alone_is_answered_is_answered_with_a_whole_detector(text: str) -> None:
     with pytest.raises(SpecError, match=f"as in {text}/fpn/retinanet@512x512"):
         resolve(text)
     assert resolve(f"{text}/fpn/retinanet@512x512").network.backbone is not None
