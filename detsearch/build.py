@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from detsearch.arch.catalogue import catalogue
-from detsearch.arch.spec import NetworkSpec
+from detsearch.arch.spec import ModuleSpec, NetworkSpec, Norm
+from detsearch.nn.classifier import Classifier
 from detsearch.nn.detector import Detector
 
 
@@ -25,3 +26,8 @@ def build(network: NetworkSpec, num_classes: int) -> Detector:
         proposals = known.build(network.proposals, features=features, norm=norm)
     head = known.build(network.head, features=features, num_classes=num_classes, norm=norm)
     return Detector(backbone, neck, proposals, head, num_classes=num_classes)
+
+
+def build_classifier(backbone: ModuleSpec, num_classes: int, norm: Norm = "bn") -> Classifier:
+    """A backbone with fresh weights as a classifier of images."""
+    return Classifier(catalogue().build(backbone, norm=norm), num_classes)

@@ -17,7 +17,7 @@ whose control flow looks at values, every counted operation answers zeros.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
 from math import prod
@@ -32,6 +32,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.flop_counter import flop_registry, register_flop_formula
 
 from detsearch.arch.spec import SLOTS
+from detsearch.nn.classifier import Classifier
 from detsearch.nn.detector import Detector
 from detsearch.nn.nominal import nominal_load
 from detsearch.nn.structures import ImageBatch, Proposals
@@ -72,12 +73,30 @@ def count_cost(detector: Detector, input: InputSize) -> CostMetrics:
         if found.masks is not None:
             regions["masks"] = int(found.valid.sum())
 
+    return _joined({slot: (modules.get(slot), counter) for slot, counter in counted.items()}, regions)
+
+
+def count_classifier(classifier: Classifier, input: InputSize) -> CostMetrics:
+    """Cost of a backbone, and of what makes a classifier of it, at `input` as it is, batch 1."""
+    counted = {name: (module, _Counter()) for name, module in classifier.parts().items()}
+    with torch.no_grad(), _evaluating(classifier):
+        like = next(classifier.parameters())
+        found: Any = torch.empty((1, 3, input.height, input.width), dtype=like.dtype, device="meta")
+        for module, counter in counted.values():
+            with counter:
+                found = _on_meta(module, found)
+            found = found[-1]  # of the maps, the last
+    return _joined(counted, {})
+
+
+def _joined(counted: Mapping[str, tuple[nn.Module | None, _Counter]], regions: Mapping[str, int]) -> CostMetrics:
+    """The whole of what was counted in each part, an absent one without parameters."""
     parts: dict[str, PartCost] = {}
     seen: set[int] = set()
-    for slot, counter in counted.items():
-        params = [p for p in (modules[slot].parameters() if slot in modules else ()) if id(p) not in seen]
+    for name, (module, counter) in counted.items():
+        params = [p for p in (() if module is None else module.parameters()) if id(p) not in seen]
         seen.update(map(id, params))
-        parts[slot] = PartCost(
+        parts[name] = PartCost(
             params=sum(p.numel() for p in params), macs=counter.macs, memory_access=counter.memory_access
         )
     return CostMetrics(

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final, Self
+from typing import Self
 
-import torch
 from torch import Tensor, nn
 
 from detsearch.arch.spec import SLOTS, Slot
 from detsearch.nn.interfaces import Backbone, Head, Neck, ProposalModule
+from detsearch.nn.ops.pixels import MEAN, STD, normalised, per_channel
 from detsearch.nn.structures import Detections, ImageBatch, Proposals, Targets
-
-MEAN: Final = (0.485, 0.456, 0.406)
-STD: Final = (0.229, 0.224, 0.225)
-"""Of ImageNet, RGB in 0..1: what published backbones were trained with."""
 
 
 class Detector(nn.Module):
@@ -45,8 +41,8 @@ class Detector(nn.Module):
         super().__init__()
         self.backbone, self.neck, self.proposals, self.head = backbone, neck, proposals, head
         self.num_classes = num_classes
-        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1) * 255, persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(3, 1, 1) * 255, persistent=False)
+        self.register_buffer("mean", per_channel(mean), persistent=False)
+        self.register_buffer("std", per_channel(std), persistent=False)
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
@@ -59,17 +55,8 @@ class Detector(nn.Module):
         return {slot: self.get_submodule(slot) for slot in SLOTS if getattr(self, slot) is not None}
 
     def normalise(self, images: ImageBatch) -> ImageBatch:
-        """uint8 pixels to zero mean and unit variance in the detector's precision, whatever lies in the padding to
-        zero; floating-point pixels are taken as normalised already."""
-        if images.pixels.is_floating_point():
-            return images
-        height, width = images.pixels.shape[-2:]
-        device = images.pixels.device
-        rows = torch.arange(height, device=device) < images.sizes[:, :1]
-        columns = torch.arange(width, device=device) < images.sizes[:, 1:]
-        inside = (rows[:, None, :, None] & columns[:, None, None, :]).to(self.mean.dtype)
-        pixels = images.pixels.to(self.mean.dtype).sub_(self.mean).div_(self.std).mul_(inside)
-        return ImageBatch(pixels, images.sizes)
+        """uint8 pixels as the backbone sees them, in the detector's precision (`ops.pixels`)."""
+        return normalised(images, self.mean, self.std)
 
     def losses(self, images: ImageBatch, targets: Targets) -> dict[str, Tensor]:
         """Scalar losses by name; their sum is what training minimises."""

@@ -8,7 +8,8 @@ from torch import nn
 
 from detsearch.arch.code import parse_network
 from detsearch.build import build
-from detsearch.nn.detector import MEAN, STD, Detector
+from detsearch.nn.detector import Detector
+from detsearch.nn.ops.pixels import MEAN, STD
 from detsearch.nn.structures import Detections, ImageBatch
 from tests.nn.scenes import random_images, random_targets
 
