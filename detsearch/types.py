@@ -141,6 +141,8 @@ class CostMetrics:
     def values(self) -> dict[str, float]:
         """The comparable figures by objective name."""
         found: dict[str, float] = {"params": self.params, "macs": self.macs, "memory_access": self.memory_access}
+        if (backbone := self.parts.get("backbone")) is not None:
+            found["backbone_macs"] = backbone.macs
         if self.latency is not None:
             found["latency_ms"] = self.latency.median_ms
         return found
