@@ -1,7 +1,7 @@
 """Detectors as numbers: how far apart two of them are, slot by slot, from nothing but their specs' fields.
 
 Whatever fields a module has, a third party's included, are read alike: numbers by their size, everything else by
-whether it is the same.
+whether it is the same. Only block codes are read by what they mean.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from detsearch.arch.blockcode import BlockCode
 from detsearch.arch.spec import SLOTS, DetectorSpec
 
 GROUPS: Final = (*SLOTS, "norm", "input")
@@ -40,42 +41,46 @@ def part(spec: DetectorSpec, group: str) -> Any:
 
 
 def _layer(parts: Sequence[Any], others: Sequence[Any]) -> NDArray[np.float64]:
-    """Computed for the distinct parts only: a space has far fewer of them than detectors."""
+    """Computed for the distinct parts only: most spaces have far fewer of them than detectors."""
     number = {part: index for index, part in enumerate(dict.fromkeys((*parts, *others)))}
-    between = _between([dict(entries(part)) for part in number])
-    rows, columns = ([number[part] for part in side] for side in (parts, others))
-    return between[np.ix_(rows, columns)]
+    place = {part: index for index, part in enumerate(dict.fromkeys(others))}
+    between = _between([dict(entries(part)) for part in number], np.array([number[part] for part in place], dtype=int))
+    return between[np.ix_([number[part] for part in parts], [place[part] for part in others])]
 
 
-def _between(entries: Sequence[dict[str, float | str]]) -> NDArray[np.float64]:
+def _between(entries: Sequence[dict[str, float | str]], to: NDArray[np.int_]) -> NDArray[np.float64]:
+    """(n, len(to)) squared distances of n parts to some of them, by their numbers."""
     columns = []
     for name in dict.fromkeys(name for found in entries for name in found):
-        values = [found.get(name) for found in entries]
-        column = _column(values)
+        column = _column([found.get(name) for found in entries], to)
         if column.any():  # what all have alike tells nothing
             columns.append(column)
-    told = np.mean(columns, axis=0) if columns else np.zeros((len(entries), len(entries)))
-    return np.asarray(0.5 * told + 0.5 * (1 - np.eye(len(entries))))
+    told = np.mean(columns, axis=0) if columns else np.zeros((len(entries), len(to)))
+    return np.asarray(0.5 * told + 0.5 * (np.arange(len(entries))[:, None] != to))
 
 
-def _column(values: Sequence[float | str | None]) -> NDArray[np.float64]:
-    """(n, n) squared distances of one entry."""
+def _column(values: Sequence[float | str | None], to: NDArray[np.int_]) -> NDArray[np.float64]:
+    """The same of one entry."""
     if any(isinstance(value, str) for value in values):
         number = {value: index for index, value in enumerate(dict.fromkeys(values))}
         labels = np.array([number[value] for value in values])
-        return np.asarray(labels[:, None] != labels, dtype=np.float64)
+        return np.asarray(labels[:, None] != labels[to], dtype=np.float64)
     sizes = np.array([math.nan if value is None else math.copysign(math.log1p(abs(value)), value) for value in values])  # type: ignore[arg-type]
     extent = np.nanmax(sizes) - np.nanmin(sizes)
     sizes = (sizes - np.nanmin(sizes)) / extent if extent > 0 else np.where(np.isnan(sizes), sizes, 0.5)
     absent = np.isnan(sizes)
-    gaps = np.where(absent[:, None] | absent, 0.5, np.nan_to_num(sizes)[:, None] - np.nan_to_num(sizes))
-    gaps[absent[:, None] & absent] = 0.0
+    sizes = np.nan_to_num(sizes)
+    gaps = np.where(absent[:, None] | absent[to], 0.5, sizes[:, None] - sizes[to])
+    gaps[absent[:, None] & absent[to]] = 0.0
     return np.asarray(gaps**2)
 
 
 def entries(value: Any, name: str = "") -> Iterator[Entry]:
     """All that a part is made of, flat."""
-    if is_dataclass(value):
+    if isinstance(value, BlockCode):
+        for trait, number in value.traits().items():
+            yield f"{name}.{trait}", number
+    elif is_dataclass(value):
         yield f"{name}:kind", type(value).__qualname__
         for field in fields(value):
             yield from entries(getattr(value, field.name), f"{name}.{field.name}")
