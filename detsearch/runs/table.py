@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from detsearch.arch.code import format_detector
-from detsearch.arch.spaces.section import read_space
+from detsearch.arch.spaces.section import expect_listable, read_space
 from detsearch.errors import StudyError
 from detsearch.runs.latencies import read_latencies
 from detsearch.runs.recipe import load_recipe
@@ -52,7 +52,9 @@ def collect_table(folders: Sequence[Path], out: Path, latencies: Path | None = N
     first = next(iter(studies.values()))
     measured = None if latencies is None else read_latencies(latencies)
     rows = []
-    for spec in read_space(first.identity["space"]).all():
+    space = read_space(first.identity["space"])
+    expect_listable(space, "a table")
+    for spec in space.all():
         code = format_detector(spec)
         trials = {seed: [t for t in study.trials if t.spec == spec] for seed, study in studies.items()}
         costs = [t.cost for found in trials.values() for t in found if t.cost is not None]
@@ -74,7 +76,7 @@ def collect_table(folders: Sequence[Path], out: Path, latencies: Path | None = N
     lacking = {}
     for seed in sorted(studies):
         trained = {row.spec for row in rows if seed in row.trainings}
-        lacking[seed] = [format_detector(s) for s in read_space(first.identity["space"]).all() if s not in trained]
+        lacking[seed] = [format_detector(s) for s in space.all() if s not in trained]
     return Collected(table, lacking)
 
 
