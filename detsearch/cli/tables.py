@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from detsearch.cli.output import quantity
+
 
 def accuracy_lines(split: str, accuracy: Mapping[str, Any]) -> Iterator[str]:
     """COCO's numbers in percent, then AP by class, then VOC's; the same of masks, where there are any."""
@@ -27,3 +29,16 @@ def accuracy_lines(split: str, accuracy: Mapping[str, Any]) -> Iterator[str]:
         yield from lines(f"{split}, masks", "mask_")
     if "note" in accuracy:
         yield f"  {accuracy['note']}"
+
+
+def published_lines(figures: Mapping[str, Any]) -> Iterator[str]:
+    """What a paper says of its detector, as lines that say so."""
+    yield f"published by {figures['source']}, not measured here:"
+    yield f"  AP {100 * figures['ap']:.1f} on COCO val, {figures['latency_ms']:g} ms on a {figures['latency_device']}"
+    if "backbone_macs" in figures:
+        yield f"  backbone at {figures['input']}: {quantity(figures['backbone_macs'])} MACs"
+    classifier = [f"top-1 {100 * figures['top1']:.2f} %"]
+    for name, unit in (("classifier_params", "parameters"), ("classifier_macs", "MACs")):
+        if name in figures:
+            classifier.append(f"{quantity(figures[name])} {unit}")
+    yield f"  backbone as an ImageNet classifier at {figures['classifier_input']}: {', '.join(classifier)}"
