@@ -9,10 +9,10 @@ from rich.table import Table
 
 from detsearch.arch.catalogue import catalogue
 from detsearch.arch.code import module_fields
-from detsearch.arch.presets import PRESETS, resolve
-from detsearch.arch.spec import DetectorSpec
+from detsearch.arch.presets import PRESETS, resolve, resolve_backbone
 from detsearch.cli import options
 from detsearch.cli.output import print_json, quantity, say, stdout
+from detsearch.cli.tables import published_lines
 from detsearch.types import InputSize
 
 Classes = Annotated[int, typer.Option("--classes", "-c", min=1, max=100_000, help="Number of classes.")]
@@ -29,21 +29,41 @@ def register(app: typer.Typer) -> None:
 def describe(
     detector: options.Detector,
     input: options.Input = None,
-    classes: Classes = 80,
+    classes: Annotated[
+        int | None,
+        typer.Option("--classes", "-c", min=1, max=100_000, help="Classes: 80 if not given, 1000 of a backbone."),
+    ] = None,
+    backbone: Annotated[
+        bool,
+        typer.Option("--backbone", help="The backbone alone, as a classifier: a backbone's code, or a detector's."),
+    ] = False,
     json: options.Json = False,
 ) -> None:
-    """What a detector is made of and what it costs: parameters, MACs and memory access, whole and by part."""
-    spec = _resolve(detector, input)
-    from detsearch.runs.inspect import describe as describe_detector
+    """What a detector is made of and what it costs: parameters, MACs and memory access, whole and by part; of cells in
+    its head, the receptive field of every edge, node by node. What a paper says of its detector stands below, marked as
+    published."""
+    size = None if input is None else InputSize.parse(input)
+    if backbone:
+        module, norm, at = resolve_backbone(detector, size)
+    else:
+        spec = resolve(detector, size)
+    from detsearch.runs import inspect
 
-    found = describe_detector(spec, classes)
+    if backbone:
+        found = inspect.describe_backbone(module, at, classes or inspect.CATEGORIES, norm=norm)
+    else:
+        found = inspect.describe(spec, classes or inspect.OBJECTS)
     if json:
         print_json(found)
         return
     say(f"{found['code']}")
-    say(f"{classes} classes, one image of {found['tensor']} (input {found['input']} padded)")
+    say(f"{found['classes']} classes, one image of {found['tensor']} (input {found['input']} padded)")
     if found["regions"]:
         say("counted with " + " and ".join(f"{number:,} {what}" for what, number in found["regions"].items()))
+    for place, cell in found.get("cells", {}).items():
+        seen = " | ".join(" ".join(map(str, node)) for node in cell["receptive_fields"])
+        origin = f"; {cell['origin']}" if cell["origin"] else ""
+        say(f"head.{place}: {cell['cell']}; receptive fields {seen}{origin}")
     table = Table(box=None, pad_edge=False)
     table.add_column("part")
     for title in ("parameters", "MACs", "memory access"):
@@ -51,6 +71,9 @@ def describe(
     for name, part in [*found["parts"].items(), ("whole", found)]:
         table.add_row(name, *(quantity(part[key]) for key in ("params", "macs", "memory_access")))
     stdout.print(table)
+    if "published" in found:
+        for line in published_lines(found["published"]):
+            say(line)
 
 
 def latency(
@@ -125,7 +148,10 @@ def space(recipe: options.Recipe = None, settings: options.Set = None, json: opt
         return
     say(f"{found.size()} detectors")
     for part, texts in choices.items():
-        say(f"{part}, {len(texts)}: {'; '.join(texts)}")
+        if isinstance(texts, dict):
+            say("\n".join(f"{name}: {value}" for name, value in texts.items()))
+        else:
+            say(f"{part}, {len(texts)}: {'; '.join(texts)}")
 
 
 def schema(
@@ -139,7 +165,3 @@ def schema(
         print_json(datafile_schema())
     else:
         print_json((TrainRecipe if kind == "train" else SearchRecipe).model_json_schema())
-
-
-def _resolve(detector: str, input: str | None) -> DetectorSpec:
-    return resolve(detector, None if input is None else InputSize.parse(input))
