@@ -13,7 +13,8 @@ from torchvision.models.detection.retinanet import RetinaNet
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from detsearch.nn.detector import Detector
-from detsearch.nn.heads.retinanet import PRIOR, SCALES
+from detsearch.nn.ops.anchors import OCTAVE
+from detsearch.nn.ops.losses import PRIOR
 from detsearch.nn.torchvision_weights import from_torchvision
 from tests.nn.parity import BODY, Preprocessed, SlimBackbone, as_lists, noise, settle, twin
 from tests.nn.scenes import random_targets
@@ -26,7 +27,7 @@ SIZES = [(64, 64), (60, 56)]
 def _retinanet() -> tuple[nn.Module, Detector]:
     torch.manual_seed(0)
     anchors = AnchorGenerator(
-        tuple(tuple(int(4 * 2**level * scale) for scale in SCALES) for level in range(3, 8)), ((0.5, 1.0, 2.0),) * 5
+        tuple(tuple(int(4 * 2**level * scale) for scale in OCTAVE) for level in range(3, 8)), ((0.5, 1.0, 2.0),) * 5
     )
     reference = RetinaNet(SlimBackbone((3, 4, 5), 32, LastLevelP6P7(32, 32)), CLASSES, anchor_generator=anchors)
     targets = random_targets([3, 2], SIZES, CLASSES, dtype=torch.float64)

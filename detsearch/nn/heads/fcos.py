@@ -3,9 +3,6 @@ with torchvision's conventions for places, assignment and the normalisation of l
 
 from __future__ import annotations
 
-import math
-from typing import Final
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -19,14 +16,11 @@ from detsearch.nn.norms import Norms
 from detsearch.nn.ops import boxes as box_ops
 from detsearch.nn.ops.anchors import Anchors
 from detsearch.nn.ops.dense import best_pairs, best_places, per_place, precise
-from detsearch.nn.ops.losses import focal_loss, giou_loss
+from detsearch.nn.ops.losses import begin_with_prior, focal_loss, giou_loss
 from detsearch.nn.ops.nms import best_per_class
 from detsearch.nn.ops.places import assign
 from detsearch.nn.structures import Detections, ImageBatch, Proposals, Targets
 from detsearch.types import FeatureSpec
-
-PRIOR: Final = 0.01
-"""Probability of an object that every place begins with, as in RetinaNet."""
 
 
 class FCOSHead(nn.Module):
@@ -66,7 +60,7 @@ class FCOSHead(nn.Module):
         self.centreness = nn.Conv2d(towers.width, 1, 3, padding=1)
         for layer in (self.class_logits, self.box_sides, self.centreness):
             normal_weights(layer)
-        nn.init.constant_(self.class_logits.bias, -math.log((1 - PRIOR) / PRIOR))  # type: ignore[arg-type]
+        begin_with_prior(self.class_logits)
 
     def forward(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """Per level, logits (B, A, C), sides (B, A, 4) of at least 0, and logits of the centre-ness (B, A)."""

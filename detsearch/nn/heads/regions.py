@@ -12,13 +12,12 @@ from torch.nn import functional as F
 
 from detsearch.nn.ops import boxes as box_ops
 from detsearch.nn.ops.boxes import Weights
+from detsearch.nn.ops.losses import SMOOTH_BETA
 from detsearch.nn.ops.matching import match
 from detsearch.nn.ops.nms import best_per_class
 from detsearch.nn.ops.sampling import Sampler
 from detsearch.nn.structures import Detections, Proposals, Regions, Targets
 
-BETA: Final = 1 / 9
-"""Where smooth L1 turns from square to linear."""
 LEAST_SIDE: Final = 1e-2
 """Pixels; detections with less, cut at the image, are none."""
 
@@ -66,7 +65,7 @@ def region_losses(
     classification = F.cross_entropy(logits, labels, reduction="sum")
     boxes = targets.boxes[image, sampled.rows].to(deltas.dtype)
     goal = box_ops.encode(boxes, regions.boxes[positive], weights)
-    off = F.smooth_l1_loss(_of_class(deltas, positive, own), goal, reduction="sum", beta=BETA)
+    off = F.smooth_l1_loss(_of_class(deltas, positive, own), goal, reduction="sum", beta=SMOOTH_BETA)
     number = max(1, len(regions))
     return {"classification": classification / number, "box": off / number}
 

@@ -3,7 +3,6 @@ anchors, matching and the normalisation of losses."""
 
 from __future__ import annotations
 
-import math
 from typing import Final
 
 import torch
@@ -16,20 +15,14 @@ from detsearch.nn.heads.towers import Towers, normal_weights, one_width, width_o
 from detsearch.nn.interfaces import LevelTowers
 from detsearch.nn.norms import Norms
 from detsearch.nn.ops import boxes as box_ops
-from detsearch.nn.ops.anchors import Anchors, pyramid_sizes
+from detsearch.nn.ops.anchors import OCTAVE, Anchors, pyramid_sizes
 from detsearch.nn.ops.dense import best_pairs, per_place, precise
-from detsearch.nn.ops.losses import focal_loss, giou_loss
+from detsearch.nn.ops.losses import begin_with_prior, focal_loss, giou_loss
 from detsearch.nn.ops.matching import BACKGROUND, match
 from detsearch.nn.ops.nms import best_per_class
 from detsearch.nn.structures import Detections, ImageBatch, Proposals, Targets
 from detsearch.types import FeatureSpec
 
-PRIOR: Final = 0.01
-"""Probability of an object that every anchor begins with (sec. 4.1)."""
-
-
-SCALES: Final = (1.0, 2 ** (1 / 3), 2 ** (2 / 3))
-"""Anchors of each octave (sec. 4)."""
 FINEST: Final = 3
 
 
@@ -68,7 +61,7 @@ class RetinaNetHead(nn.Module):
         self.box_deltas = nn.Conv2d(towers.width, anchors.per_place * 4, 3, padding=1)
         normal_weights(self.class_logits)
         normal_weights(self.box_deltas)
-        nn.init.constant_(self.class_logits.bias, -math.log((1 - PRIOR) / PRIOR))  # type: ignore[arg-type]
+        begin_with_prior(self.class_logits)
 
     def forward(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Per level, logits (B, A, C) and deltas (B, A, 4), A in the order of the anchors."""
@@ -137,5 +130,5 @@ def build_retinanet(spec: RetinaNetHeadSpec, *, features: FeatureSpec, num_class
         towers: LevelTowers = Towers(norms, features.channels[0], width_on(features, spec.width), spec.depth)
     else:
         towers = catalogue().build(spec.tower, features=features, num_classes=num_classes, norm=norm)
-    anchors = Anchors(pyramid_sizes(features, spec.anchor_scale, scales=SCALES, finest=FINEST))
+    anchors = Anchors(pyramid_sizes(features, spec.anchor_scale, scales=OCTAVE, finest=FINEST))
     return RetinaNetHead(towers, anchors, num_classes=num_classes, box_loss=spec.loss)

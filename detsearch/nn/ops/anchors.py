@@ -14,6 +14,8 @@ from detsearch.types import FeatureSpec
 
 RATIOS: Final = (0.5, 1.0, 2.0)
 """Height : width (Ren et al., NeurIPS 2015, sec. 3.1.1)."""
+OCTAVE: Final = (1.0, 2 ** (1 / 3), 2 ** (2 / 3))
+"""Sizes of a level's anchors, times the smallest: three in every octave (Lin et al., ICCV 2017, sec. 4)."""
 PYRAMID: Final = 5
 """Levels of a usual pyramid."""
 CACHED: Final = 16

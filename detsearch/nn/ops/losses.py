@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+PRIOR: Final = 0.01
+"""Probability of an object that every place begins with, so that the focal loss does not begin with all that are none
+(Lin et al., ICCV 2017, sec. 4.1)."""
+SMOOTH_BETA: Final = 1 / 9
+"""Where the smooth L1 of R-CNN's losses turns from square to linear."""
 GIOU_EPS: Final = 1e-7
 """Square pixels added to areas that are divided by."""
+
+
+def begin_with_prior(logits: nn.Conv2d) -> None:
+    """Set the bias of a convolution that gives the logits of objects so that, at weights near zero, all of them have
+    the probability `PRIOR`."""
+    assert logits.bias is not None
+    nn.init.constant_(logits.bias, -math.log((1 - PRIOR) / PRIOR))
 
 
 def focal_loss(

@@ -14,10 +14,10 @@ from detsearch.arch.spec import Norm
 from detsearch.nn.heads.towers import normal_weights, one_width, tower, width_on
 from detsearch.nn.norms import Norms
 from detsearch.nn.ops import boxes as box_ops
-from detsearch.nn.ops.anchors import Anchors, pyramid_sizes
+from detsearch.nn.ops.anchors import OCTAVE, Anchors, pyramid_sizes
 from detsearch.nn.ops.deform import DeformableConv2d
 from detsearch.nn.ops.dense import per_place, precise
-from detsearch.nn.ops.losses import bounded_iou_loss, focal_loss
+from detsearch.nn.ops.losses import begin_with_prior, bounded_iou_loss, focal_loss
 from detsearch.nn.ops.matching import match
 from detsearch.nn.ops.sampling import BalancedSampler, Sampler
 from detsearch.nn.proposals.guided import location_targets, shape_targets
@@ -26,8 +26,6 @@ from detsearch.nn.proposals.selection import best_proposals, candidates_for
 from detsearch.nn.structures import ImageBatch, Proposals, Targets
 from detsearch.types import FeatureSpec
 
-SCALES: Final = (1.0, 2 ** (1 / 3), 2 ** (2 / 3))
-"""Of the shapes that are tried at a place: with three ratios nine, as RetinaNet has (sec. 3.5)."""
 LOCATION_WEIGHT: Final = 1.0
 SHAPE_WEIGHT: Final = 0.1
 """Of the losses (sec. 4.1); those of objectness and boxes count 1."""
@@ -36,8 +34,6 @@ GAMMA: Final = 2.0
 """Of the focal loss of locations."""
 BETA: Final = 0.2
 """Where the smooth L1 of the bounded IoU loss turns from square to linear (the authors' code)."""
-PRIOR: Final = 0.01
-"""Probability of an anchor that every place begins with, as focal loss needs (Lin et al., ICCV 2017, sec. 4.1)."""
 KERNEL: Final = 3
 GROUPS: Final = 4
 """Of the deformable convolution: its side, and the groups of channels that it displaces each in its own way where the
@@ -86,7 +82,7 @@ class GARPN(nn.Module):
         self.box_deltas = nn.Conv2d(width, 4, 1)
         for branch in (self.location, self.shape, self.objectness, self.box_deltas):
             normal_weights(branch)
-        nn.init.constant_(self.location.bias, -math.log((1 - PRIOR) / PRIOR))  # type: ignore[arg-type]
+        begin_with_prior(self.location)
 
     def forward(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
         """Per level, logits of location (B, A), log sides (B, A, 2) in units of the squares, and of the guided anchors
@@ -200,7 +196,9 @@ def build_ga_rpn(spec: GARPNSpec, *, features: FeatureSpec, norm: Norm) -> GARPN
         tower(Norms.of(norm, spec.norm), features.channels[0], width, spec.depth),
         width,
         Anchors([[scale * stride] for stride in features.strides], ratios=(1.0,)),
-        Anchors(pyramid_sizes(features, scale, scales=SCALES, finest=FINEST)),
+        Anchors(
+            pyramid_sizes(features, scale, scales=OCTAVE, finest=FINEST)
+        ),  # nine shapes are tried at a place (sec. 3.5)
         sampler=BalancedSampler(SAMPLES, POSITIVE_SHARE),
         keep=spec.keep,
         candidates=candidates_for(spec.keep),

@@ -16,6 +16,7 @@ from detsearch.nn.norms import Norms
 from detsearch.nn.ops import boxes as box_ops
 from detsearch.nn.ops.anchors import Anchors, pyramid_sizes
 from detsearch.nn.ops.dense import per_place, precise
+from detsearch.nn.ops.losses import SMOOTH_BETA
 from detsearch.nn.ops.matching import BACKGROUND, match
 from detsearch.nn.ops.sampling import BalancedSampler, Sampler
 from detsearch.nn.proposals.selection import best_proposals, candidates_for
@@ -26,8 +27,6 @@ FINEST: Final = 2
 SAMPLES: Final = 256
 POSITIVE_SHARE: Final = 0.5
 """Anchors of an image that the losses look at (sec. 3.1.3)."""
-BETA: Final = 1 / 9
-"""Where smooth L1 turns from square to linear."""
 TRAINING_FACTOR: Final = 2
 """How many times as many regions training takes along: the head's sample needs poor ones too."""
 
@@ -108,7 +107,7 @@ def anchor_losses(
     own = image, _ = positive.nonzero(as_tuple=True)
     boxes = targets.boxes[image, matches[own]].to(deltas.dtype)
     goal = box_ops.encode(boxes, anchors.expand(len(logits), -1, -1)[own])
-    off = F.smooth_l1_loss(deltas[own], goal, reduction="sum", beta=BETA)
+    off = F.smooth_l1_loss(deltas[own], goal, reduction="sum", beta=SMOOTH_BETA)
     number = max(1, len(wanted))
     return {"objectness": objectness / number, "proposal_box": off / number}
 

@@ -12,8 +12,9 @@ from detsearch.arch.spec import NORMS, Norm
 from detsearch.build import build
 from detsearch.cost.count import count_cost
 from detsearch.errors import SpecError
-from detsearch.nn.heads.fcos import PRIOR, FCOSHead, build_fcos, centreness
+from detsearch.nn.heads.fcos import FCOSHead, build_fcos, centreness
 from detsearch.nn.norms import GroupNorm, WSConv2d
+from detsearch.nn.ops.losses import PRIOR
 from detsearch.nn.ops.places import assign
 from detsearch.nn.structures import ImageBatch, Targets
 from detsearch.types import FeatureSpec

@@ -9,10 +9,11 @@ from torch import nn
 from detsearch.arch.modules.heads import RetinaNetHeadSpec
 from detsearch.arch.spec import Norm
 from detsearch.errors import SpecError
-from detsearch.nn.heads.retinanet import PRIOR, SCALES, RetinaNetHead, build_retinanet
+from detsearch.nn.heads.retinanet import RetinaNetHead, build_retinanet
 from detsearch.nn.heads.towers import Towers
 from detsearch.nn.norms import GroupNorm, Norms, WSConv2d
-from detsearch.nn.ops.anchors import Anchors, pyramid_sizes
+from detsearch.nn.ops.anchors import OCTAVE, Anchors, pyramid_sizes
+from detsearch.nn.ops.losses import PRIOR
 from detsearch.nn.structures import ImageBatch
 from detsearch.types import FeatureSpec
 from tests.nn.scenes import random_targets
@@ -23,7 +24,7 @@ SIZES = [(60, 64), (64, 50)]
 
 def _head(norm: Norm = "bn", num_classes: int = 3, **fields: float) -> RetinaNetHead:
     """`fields` are those of the module, not of the spec."""
-    anchors = Anchors(pyramid_sizes(MAPS, 4, scales=SCALES, finest=3))
+    anchors = Anchors(pyramid_sizes(MAPS, 4, scales=OCTAVE, finest=3))
     return RetinaNetHead(Towers(Norms.of(norm), 8, 8, 1), anchors, num_classes=num_classes, **fields)  # type: ignore[arg-type]
 
 

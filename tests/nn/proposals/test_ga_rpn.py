@@ -17,12 +17,12 @@ from detsearch.build import build
 from detsearch.errors import SpecError
 from detsearch.nn.detector import Detector
 from detsearch.nn.ops.boxes import MAX_LOG_SCALE, decode, iou
+from detsearch.nn.ops.losses import PRIOR
 from detsearch.nn.ops.matching import BACKGROUND, match
 from detsearch.nn.proposals.ga_rpn import (
     ALPHA,
     GARPN,
     LOCATION_WEIGHT,
-    PRIOR,
     SHAPE_WEIGHT,
     FeatureAdaption,
     build_ga_rpn,
