@@ -17,10 +17,12 @@ from detsearch.runs.score import Score, score
 from detsearch.runs.settings import Run
 from detsearch.runtime.eager import EagerRuntime
 from detsearch.search.trial import TrialContext
-from detsearch.training.checkpoint import is_checkpoint, start_from
-from detsearch.training.loop import Trained, train
+from detsearch.training.batch import fitting_batch
+from detsearch.training.checkpoint import is_checkpoint, read_checkpoint, start_from
+from detsearch.training.loop import CHECKPOINT, Trained, train
 from detsearch.training.progress import TrainingProgress
 from detsearch.training.seeding import seed_all
+from detsearch.training.settings import TrainingSettings
 from detsearch.types import InputSize
 
 
@@ -37,23 +39,25 @@ def fit(
 ) -> Trained:
     """Build `spec` from `seed` and train it on `train_set`, which must have masks if the network draws any; with
     ``training.eval_epochs`` also score it on `val_set` on the way. Goes on with what it finds in ``context.folder`` or
-    ``context.start``, and ends after epoch `until`, if that is given."""
+    ``context.start``, with the batch that was found there under ``training.batch: auto``, and ends after epoch `until`,
+    if that is given."""
     if val_set is not None:
         require_same_classes(train_set, val_set)
-    images = min(run.training.loader_batch, len(train_set))
-    if spec.network.norm == "bn" and images == 1 and spec.input.padded() == InputSize(32, 32):
-        # The deepest map has one pixel, and one value has no variance.
-        raise RecipeError("norm bn at input 32x32", "two images or more per forward pass", "one", "use gn or gn_ws")
     seed_all(seed)
     detector = build(spec.network, len(train_set.classes))
     _begin(detector, spec, run.weights, train_set.classes)
+    settings = _with_batch(run.training, detector, spec, len(train_set), context)
+    images = min(settings.loader_batch, len(train_set))
+    if spec.network.norm == "bn" and images == 1 and spec.input.padded() == InputSize(32, 32):
+        # The deepest map has one pixel, and one value has no variance.
+        raise RecipeError("norm bn at input 32x32", "two images or more per forward pass", "one", "use gn or gn_ws")
     loader = train_loader(
         train_set,
         spec.input,
-        batch=run.training.loader_batch,
+        batch=settings.loader_batch,
         seed=seed,
         augmentation=run.augmentation,
-        workers=run.training.workers,
+        workers=settings.workers,
         cache_mb=run.data.cache_mb,
         masks=spec.network.has_masks,
     )
@@ -65,7 +69,7 @@ def fit(
     return train(
         detector,
         loader,
-        run.training,
+        settings,
         spec=spec,
         classes=train_set.classes,
         seed=seed,
@@ -74,6 +78,21 @@ def fit(
         evaluate=None if val_set is None else scored,
         until=until,
     )
+
+
+def _with_batch(
+    settings: TrainingSettings, detector: Detector, spec: DetectorSpec, images: int, context: TrialContext
+) -> TrainingSettings:
+    """The settings with a batch that fits, if they ask for one: that of the training that goes on, or a new one."""
+    if not settings.finds_batch:
+        return settings
+    for folder in (context.folder, context.start):
+        if folder is not None and (folder / CHECKPOINT).exists():
+            known = read_checkpoint(folder / CHECKPOINT).meta.settings.get("batch")
+            if isinstance(known, int):
+                return settings.with_batch(known)
+    most, masks = min(settings.base_batch, images), spec.network.has_masks
+    return settings.with_batch(fitting_batch(detector, settings, spec.input, context.device, most=most, masks=masks))
 
 
 def _begin(detector: Detector, spec: DetectorSpec, weights: str, classes: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,16 @@ RECIPE = "recipe.yaml"
 METRICS = "metrics.json"
 
 
-def train_recipe(recipe: TrainRecipe, folder: Path, *, progress: TrainingProgress | None = None) -> dict[str, Any]:
+def train_recipe(
+    recipe: TrainRecipe,
+    folder: Path,
+    *,
+    progress: TrainingProgress | None = None,
+    within: TrialContext | None = None,
+) -> dict[str, Any]:
     """Train ``recipe.detector`` in `folder` and score it on the validation and test splits; what it finds is returned
     and stands in ``metrics.json``. Called again with the same recipe and folder it goes on where it was stopped.
+    `within`: the task that this is part of, which hears of epochs and may ask to stop, as Ctrl-C does.
 
     UserErrors for anything wrong with recipe, data, device or folder, before time is spent; TrialInterrupted after
     Ctrl-C, the state saved; TrainingError if the loss stops being finite.
@@ -40,7 +48,9 @@ def train_recipe(recipe: TrainRecipe, folder: Path, *, progress: TrainingProgres
     check_run(recipe, [spec.network], device)
     prepare_folder(folder, recipe)
     with Stop() as stop:
-        context = TrialContext(folder=folder, device=device, should_stop=stop.requested)
+        context = replace(
+            within or TrialContext(folder=folder, should_stop=stop.requested), folder=folder, device=device
+        )
         trained = fit(
             spec, recipe, train_set=train_set, val_set=val_set, seed=recipe.seed, context=context, progress=progress
         )
@@ -54,6 +64,7 @@ def train_recipe(recipe: TrainRecipe, folder: Path, *, progress: TrainingProgres
         "checkpoint": str(trained.checkpoint),
         "epochs": trained.epochs,
         "steps": trained.steps,
+        "batch": trained.batch,
         "train_seconds": round(trained.seconds, 1),
         "images": len(train_set),
         "seed": recipe.seed,

@@ -7,23 +7,20 @@ Writing is atomic: a kill, or a full disk, leaves the previous file as it was.
 
 from __future__ import annotations
 
-import pickle
-import warnings
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
 from detsearch.arch.catalogue import catalogue
 from detsearch.arch.code import parse_network
 from detsearch.arch.spec import DetectorSpec
-from detsearch.errors import CheckpointError, ResourceError, SpecError
-from detsearch.files import replacing
+from detsearch.errors import CheckpointError, SpecError
+from detsearch.training.archive import is_archive, read_archive, write_archive
+from detsearch.training.settings import Plain
 from detsearch.types import InputSize
 
 if TYPE_CHECKING:
@@ -31,7 +28,6 @@ if TYPE_CHECKING:
 
 FORMAT: Final = "detsearch checkpoint"
 VERSION: Final = 1
-_CONTENT: Final = "a checkpoint of tensors and plain values"
 
 
 class CheckpointMeta(BaseModel):
@@ -43,7 +39,7 @@ class CheckpointMeta(BaseModel):
     network: str = Field(min_length=1)
     input: str
     classes: tuple[str, ...] = Field(min_length=1)
-    settings: dict[str, bool | int | float | str | None]
+    settings: dict[str, Plain]
     seed: int = Field(ge=0)
     epoch: int = Field(ge=0)
     step: int = Field(ge=0)
@@ -69,19 +65,11 @@ class Checkpoint:
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write atomically. ResourceError if that fails; what was at `path` before is then still there."""
     content = {
-        "format": FORMAT,
-        "version": VERSION,
         "meta": checkpoint.meta.model_dump(mode="json"),
         "weights": dict(checkpoint.weights),
         "state": None if checkpoint.state is None else dict(checkpoint.state),
     }
-    try:
-        with replacing(path) as partial, partial.open("wb") as file:
-            torch.save(content, file)
-    except RuntimeError as error:  # what torch makes of a write that the disk refuses
-        reason = getattr(error.__context__, "strerror", None) or str(error).splitlines()[0]
-        hint = "free space, or choose another folder"
-        raise ResourceError(str(path), "a file that can be written", reason, hint) from error
+    write_archive(path, FORMAT, VERSION, content)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -91,25 +79,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     plain values.
     """
     where = str(path)
-    try:
-        if not zipfile.is_zipfile(path):  # whatever torch would read otherwise are formats of the past
-            reason = (
-                "no such file" if not path.exists() else "a folder" if path.is_dir() else "another or a truncated file"
-            )
-            raise CheckpointError(where, "a checkpoint", reason)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickles that are refused anyway
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except CheckpointError:
-        raise
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(where, _CONTENT, "other objects, which are not loaded, or a damaged file") from error
-    except Exception as error:  # a damaged or hostile file may fail anywhere in the reader, with any type
-        raise CheckpointError(where, _CONTENT, f"a damaged file ({_first_line(error)})") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise CheckpointError(where, "a checkpoint of detsearch", "a file of another program")
-    if content.get("version") != VERSION:
-        raise CheckpointError(where, f"checkpoint format {VERSION}", repr(content.get("version")), "update detsearch")
+    content = read_archive(path, FORMAT, VERSION)
     try:
         meta = CheckpointMeta.model_validate(content.get("meta"))
     except ValidationError as error:
@@ -155,15 +125,7 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], path: Path) -
 
 def is_checkpoint(path: Path) -> bool:
     """Whether a file says of itself that it is one of ours; its tensors are not read."""
-    if not path.is_file():  # a pipe would be waited for
-        return False
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception:  # a damaged or hostile file may fail anywhere; whoever reads it says how
-        return False
-    return isinstance(content, dict) and content.get("format") == FORMAT
+    return is_archive(path, FORMAT)
 
 
 def start_from(detector: Detector, path: Path, *, network: str, classes: Sequence[str]) -> None:
@@ -197,10 +159,6 @@ def load_detector(path: Path) -> tuple[Detector, CheckpointMeta]:
     detector = build(network, len(meta.classes))
     load_weights(detector, checkpoint.weights, path)
     return detector.eval(), meta
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def _first_fault(error: ValidationError) -> str:

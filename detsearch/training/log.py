@@ -1,4 +1,4 @@
-"""The log of a training: one JSON object a line, one line a finished epoch."""
+"""The log of a training: one JSON object a line, mostly one line a finished epoch."""
 
 from __future__ import annotations
 
@@ -34,11 +34,12 @@ def read(path: Path) -> list[dict[str, Any]]:
     return records
 
 
-def trim(path: Path, epochs: int) -> None:
-    """Drop what a killed run logged after the checkpoint that is gone on from: it will be logged again."""
+def trim(path: Path, last: int, *, by: str = "epoch") -> None:
+    """Drop what a killed run logged after the `last` epoch (or whatever it counts `by`) of the state that is gone on
+    from: it will be logged again."""
     if not path.exists():
         return
-    _write(path, [record for record in read(path) if record.get("epoch", 0) <= epochs])
+    _write(path, [record for record in read(path) if record.get(by, 0) <= last])
 
 
 def copy(source: Path, path: Path) -> None:

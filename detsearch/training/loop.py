@@ -39,12 +39,13 @@ class TrainLoader(Protocol):
 @dataclass(frozen=True, slots=True)
 class Trained:
     """`detector` is the one to detect with (the averaged one, where an average is kept), in eval mode; `checkpoint`
-    holds the same; `seconds` of wall time went into training, interruptions left out."""
+    holds the same; `batch` images made a step; `seconds` of wall time went into training, interruptions left out."""
 
     detector: Detector
     checkpoint: Path
     epochs: int
     steps: int
+    batch: int
     seconds: float
 
 
@@ -114,7 +115,7 @@ def train(
             context.report(run.epoch, last, message)
             if run.epoch % settings.checkpoint_epochs == 0 or run.epoch == last:
                 run.save(checkpoint)
-    return Trained(run.answering.eval(), checkpoint, run.epoch, run.step, run.seconds)
+    return Trained(run.answering.eval(), checkpoint, run.epoch, run.step, settings.batch, run.seconds)
 
 
 def _grouped(items: Iterable[T], size: int) -> Iterator[list[T]]:

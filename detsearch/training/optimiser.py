@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import nn
 
-from detsearch.training.settings import TrainingSettings
+from detsearch.training.settings import StepSettings
 
 
-def make_optimiser(network: nn.Module, settings: TrainingSettings) -> torch.optim.SGD:
-    """SGD over the parameters that need a gradient, each once; norms and biases (parameters of at most one axis) in a
+def make_optimiser(parameters: Iterable[nn.Parameter], settings: StepSettings) -> torch.optim.SGD:
+    """SGD over those of the parameters that need a gradient; norms and biases (parameters of at most one axis) in a
     group of their own, without weight decay unless the settings ask for it."""
-    learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    learning = [parameter for parameter in parameters if parameter.requires_grad]
     weights = [parameter for parameter in learning if parameter.ndim > 1]
     norms_and_biases = [parameter for parameter in learning if parameter.ndim <= 1]
     decay = settings.weight_decay

@@ -17,6 +17,7 @@ from detsearch.arch.spec import DetectorSpec
 from detsearch.cost.device_lock import shared
 from detsearch.errors import CheckpointError, TrainingError
 from detsearch.nn.freezing import freeze
+from detsearch.nn.norms import share_statistics
 from detsearch.nn.structures import ImageBatch, Targets
 from detsearch.training.checkpoint import (
     Checkpoint,
@@ -28,7 +29,6 @@ from detsearch.training.checkpoint import (
 )
 from detsearch.training.ema import EMA
 from detsearch.training.optimiser import make_optimiser
-from detsearch.training.schedule import WarmupCosine
 from detsearch.training.seeding import seed_all
 from detsearch.training.settings import TrainingSettings
 
@@ -57,13 +57,13 @@ class TrainingRun:
         self.network, self.input, self.classes = format_network(spec.network), str(spec.input), tuple(classes)
         # As the loader leaves out what does not fill a batch: the images of an epoch do not depend on the split.
         self.steps_per_epoch = max(1, batches // settings.accumulate)
-        self.schedule = WarmupCosine.over(
-            settings.epochs * self.steps_per_epoch, warmup=settings.warmup_steps, final=settings.final_lr
-        )
+        self.schedule = settings.schedule(settings.epochs * self.steps_per_epoch)
         self.detector = detector
+        if settings.sync_bn:
+            share_statistics(detector)
         freeze(detector, stages=settings.frozen_stages, norms=settings.frozen_bn)
         self._place()
-        self.optimiser = make_optimiser(detector, settings)
+        self.optimiser = make_optimiser(detector.parameters(), settings)
         self.ema = None if settings.ema_decay is None else EMA(detector, settings.ema_decay)
         self.epoch, self.step, self.seconds = 0, 0, 0.0
         self._sums: Counter[str] = Counter()  # over the epoch: losses by name, "grad_norm", "images", "seconds"

@@ -13,6 +13,8 @@ from detsearch.runs.predict import evaluate_checkpoint, predict_images
 from detsearch.runs.recipe import load_recipe
 from detsearch.runs.settings import TrainRecipe
 from detsearch.runs.train import METRICS, RECIPE, train_recipe
+from detsearch.training import batch
+from detsearch.training.checkpoint import read_checkpoint
 from tests.runs.conftest import FINDING, TINY
 
 
@@ -112,6 +114,21 @@ def test_prediction_refuses_what_is_no_image(tmp_path: Path, data_file: Path) ->
         list(predict_images(tmp_path / "run" / "checkpoint.pt", [tmp_path / "empty"], None, device="cpu"))
     with pytest.raises(CheckpointError):
         list(predict_images(bad, [bad], None, device="cpu"))
+
+
+def test_a_batch_that_fits_is_found_kept_and_told(
+    tmp_path: Path, data_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was found stands in the figures and the checkpoint, not in the recipe; going on, nothing is sought."""
+    recipe = _recipe(data_file, "training.batch=auto", "training.base_batch=8", "training.epochs=2")
+    found = train_recipe(recipe, tmp_path)
+    assert (found["batch"], found["steps"]) == (8, 2), "no more than lr is meant for"
+    assert read_checkpoint(tmp_path / "checkpoint.pt").meta.settings["batch"] == 8
+    assert load_recipe(TrainRecipe, tmp_path / RECIPE) == recipe
+    monkeypatch.setattr(batch, "free_memory", lambda: 0)
+    assert train_recipe(recipe, tmp_path)["batch"] == 8
+    with pytest.raises(ResourceError, match="memory for one image"):
+        train_recipe(recipe, tmp_path / "other")
 
 
 def test_description_is_whole_and_by_part() -> None:

@@ -123,8 +123,8 @@ def test_weights_that_do_not_fit_are_named_and_nothing_is_copied(changed: Any, m
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format": "another"}, "a checkpoint of detsearch, got a file of another program"),
-        ({"version": 2}, "checkpoint format 1, got 2; update detsearch"),
+        ({"format": "another"}, "a detsearch checkpoint, got another kind of file"),
+        ({"version": 2}, "detsearch checkpoint of format 1, got 2; update detsearch"),
         ({"meta": None}, "complete description"),
         ({"meta": {"network": 3}}, "network"),
         ({"meta": {"epoch": -1}}, "epoch"),
@@ -144,9 +144,9 @@ def test_a_file_with_something_else_in_it(tmp_path: Path, changes: dict[str, Any
 
 def test_a_bare_state_dict_is_not_a_checkpoint(tmp_path: Path) -> None:
     torch.save(Toy().state_dict(), tmp_path / "c.pt")
-    _refused(tmp_path / "c.pt", "a file of another program")
+    _refused(tmp_path / "c.pt", "another kind of file")
     torch.save(torch.ones(3), tmp_path / "c.pt")
-    _refused(tmp_path / "c.pt", "a file of another program")
+    _refused(tmp_path / "c.pt", "another kind of file")
 
 
 def _refused(path: Path, message: str) -> None:
@@ -171,9 +171,9 @@ def test_pickled_code_is_refused_and_not_run(tmp_path: Path) -> None:
     _save(tmp_path / "c.pt", state={"x": _Code(victim)})
     _refused(tmp_path / "c.pt", "got other objects, which are not loaded")
     (tmp_path / "plain.pt").write_bytes(pickle.dumps({"x": _Code(victim)}))
-    _refused(tmp_path / "plain.pt", "expected a checkpoint")
+    _refused(tmp_path / "plain.pt", "expected (a detsearch checkpoint|tensors and plain values)")
     torch.save({"x": _Code(victim)}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
-    _refused(tmp_path / "old.pt", "expected a checkpoint")
+    _refused(tmp_path / "old.pt", "expected (a detsearch checkpoint|tensors and plain values)")
     assert not victim.exists()
 
 
@@ -181,7 +181,7 @@ def test_files_that_are_no_checkpoints(tmp_path: Path) -> None:
     _refused(tmp_path / "absent.pt", "no such file")
     _refused(tmp_path, "a folder")
     (tmp_path / "empty.pt").write_bytes(b"")
-    _refused(tmp_path / "empty.pt", "expected a checkpoint")
+    _refused(tmp_path / "empty.pt", "expected (a detsearch checkpoint|tensors and plain values)")
     with zipfile.ZipFile(tmp_path / "other.pt", "w") as archive:
         archive.writestr("readme", "hello")
     _refused(tmp_path / "other.pt", "damaged")
@@ -198,7 +198,7 @@ def test_a_truncated_or_overwritten_file_is_refused_or_read_whole(tmp_path: Path
     place = data.draw(st.integers(0, len(content) - 1))
     broken = tmp_path / "broken.pt"
     broken.write_bytes(content[:place])
-    _refused(broken, "expected a checkpoint")
+    _refused(broken, "expected (a detsearch checkpoint|tensors and plain values)")
     content[place] ^= data.draw(st.integers(1, 255))
     broken.write_bytes(content)
     with contextlib.suppress(CheckpointError):

@@ -14,7 +14,7 @@ def _network() -> nn.Module:
 
 def test_norms_and_biases_may_go_without_decay() -> None:
     network = _network()
-    optimiser = make_optimiser(network, TrainingSettings(decay_norm_bias=False, weight_decay=0.1))
+    optimiser = make_optimiser(network.parameters(), TrainingSettings(decay_norm_bias=False, weight_decay=0.1))
     decay = {id(p): group["weight_decay"] for group in optimiser.param_groups for p in group["params"]}
     assert decay == {
         id(network[0].weight): 0.1,
@@ -25,6 +25,6 @@ def test_norms_and_biases_may_go_without_decay() -> None:
 
 
 def test_by_default_all_decay_alike() -> None:
-    optimiser = make_optimiser(_network(), TrainingSettings())
+    optimiser = make_optimiser(_network().parameters(), TrainingSettings())
     assert {group["weight_decay"] for group in optimiser.param_groups} == {1e-4}
     assert {group["momentum"] for group in optimiser.param_groups} == {0.9}

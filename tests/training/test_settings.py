@@ -29,6 +29,7 @@ def test_the_loader_delivers_the_parts() -> None:
         {"epochs": 0}, {"batch": 0}, {"lr": 0}, {"lr": float("nan")}, {"momentum": 1.0}, {"weight_decay": -1e-4},
         {"final_lr": 1.5}, {"clip_norm": 0}, {"ema_decay": 1.0}, {"precision": "float16"}, {"learning_rate": 0.1},
         {"batch": 6, "accumulate": 4}, {"warmup_steps": -1}, {"eval_epochs": 0},
+        {"drops": [0.9, 0.5]}, {"drops": [0.5, 0.5]}, {"drops": [1.0]}, {"drops": [0]},
     ],
 )  # fmt: skip
 def test_values_out_of_range_and_unknown_keys_are_refused(wrong: dict[str, object]) -> None:

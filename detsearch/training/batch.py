@@ -1,0 +1,153 @@
+"""A batch that fits the device, found by trying."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import psutil
+import torch
+from torch import Tensor
+
+from detsearch.cost.device_lock import shared
+from detsearch.errors import ResourceError
+from detsearch.nn.structures import ImageBatch, Targets
+from detsearch.training.optimiser import make_optimiser
+from detsearch.training.settings import TrainingSettings
+from detsearch.types import InputSize
+
+if TYPE_CHECKING:
+    from detsearch.nn.detector import Detector
+
+OBJECTS: Final = 16
+"""In every image that is tried."""
+SHARE: Final = {"cuda": 0.85, "cpu": 0.5}
+"""Of the memory that is free, what a training may take. A CPU's is shared with loading images and with all else that
+runs, and what a step takes is estimated there."""
+COPIES: Final = 4
+"""Of all weights: themselves, their gradient, the momentum and an average."""
+
+
+def fitting_batch(
+    detector: Detector, settings: TrainingSettings, size: InputSize, device: str, *, most: int, masks: bool = False
+) -> int:
+    """The greatest power of two, at most `most`, of which one optimiser step of a copy of `detector` fits the memory
+    that is free on `device` now: on a GPU by doubling until it does not, on a CPU (where a process that takes too much
+    is killed) by what steps of two and four images keep for the gradient. `size` is the input, `masks` whether objects
+    have any. Nothing about `detector` or the generators changes. ResourceError if not even one image fits.
+    """
+    if most == 1:
+        return 1
+    trial = _Trial(detector, settings, size, torch.device(device), masks)
+    with trial.prepared():
+        fits = trial.fits_gpu if trial.device.type == "cuda" else trial.fits_cpu
+        if not fits(2):
+            # Not tried first: with one image a batch norm over a map of one pixel has nothing to normalise by.
+            if not fits(1):
+                raise ResourceError("training.batch", f"memory for one image of {size}", f"too little on {device}")
+            return 1
+        batch = 2
+        while 2 * batch <= most and fits(2 * batch):
+            batch *= 2
+    return batch
+
+
+def free_memory(group: Path = Path("/sys/fs/cgroup")) -> int:
+    """Bytes that this process may still take: of the machine, or of the control group that it is in."""
+    free: int = psutil.virtual_memory().available
+    try:
+        limit, used = ((group / f"memory.{name}").read_text().strip() for name in ("max", "current"))
+        return min(free, int(limit) - int(used))
+    except (OSError, ValueError):  # no such group, or one without a limit ("max")
+        return free
+
+
+class _Trial:
+    def __init__(
+        self, detector: Detector, settings: TrainingSettings, size: InputSize, device: torch.device, masks: bool
+    ) -> None:
+        self.settings, self.size, self.device, self.masks = settings, size.padded(), device, masks
+        self.detector = detector
+        self._kept: dict[int, int] = {}
+
+    @contextmanager
+    def prepared(self) -> Iterator[None]:
+        """Within, steps may be tried; afterwards all that they took is free again."""
+        cuda = [self.device] if self.device.type == "cuda" else []
+        layout = torch.channels_last if self.settings.channels_last else torch.contiguous_format
+        with torch.random.fork_rng(devices=cuda), shared(str(self.device)):
+            torch.manual_seed(0)
+            self.copy = copy.deepcopy(self.detector).to(self.device).to(memory_format=layout).train()
+            self.optimiser = make_optimiser(self.copy.parameters(), self.settings.with_batch(1))
+            for group in self.optimiser.param_groups:
+                group["lr"] = 0.0  # what is learned from noise must not end as no number
+            self.free = torch.cuda.mem_get_info(self.device)[0] if cuda else free_memory()
+            try:
+                yield
+            finally:
+                del self.copy, self.optimiser
+                if cuda:
+                    torch.cuda.empty_cache()
+
+    def fits_gpu(self, batch: int) -> bool:
+        before = torch.cuda.memory_allocated(self.device)
+        torch.cuda.reset_peak_memory_stats(self.device)
+        try:
+            self._step(batch)
+            taken = torch.cuda.max_memory_allocated(self.device) - before
+        except torch.OutOfMemoryError:
+            return False
+        finally:
+            self.optimiser.zero_grad(set_to_none=True)
+            torch.cuda.empty_cache()
+        return taken <= SHARE["cuda"] * self.free
+
+    def fits_cpu(self, batch: int) -> bool:
+        """By what is kept of two and of four images, which grows with their number alike."""
+        two, four = self._keeps(2), self._keeps(4)
+        weights = COPIES * sum(p.numel() * p.element_size() for p in self.copy.parameters())
+        taken = weights + two + (batch - 2) * max(0, four - two) / 2
+        return taken <= SHARE["cpu"] * self.free
+
+    def _keeps(self, batch: int) -> int:
+        """Bytes that a forward pass keeps for the backward one."""
+        if batch not in self._kept:
+            kept: dict[int, int] = {}
+
+            def pack(tensor: Tensor) -> Tensor:
+                storage = tensor.untyped_storage()
+                kept[storage.data_ptr()] = storage.nbytes()
+                return tensor
+
+            with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+                losses = self._losses(batch)
+            del losses
+            self._kept[batch] = sum(kept.values())
+        return self._kept[batch]
+
+    def _step(self, batch: int) -> None:
+        self._losses(batch).backward()  # type: ignore[no-untyped-call]
+        self.optimiser.step()
+
+    def _losses(self, batch: int) -> Tensor:
+        height, width = self.size.height, self.size.width
+        pixels = torch.randint(0, 256, (batch, 3, height, width), dtype=torch.uint8, device=self.device)
+        if self.settings.channels_last:
+            pixels = pixels.contiguous(memory_format=torch.channels_last)
+        images = ImageBatch(pixels, torch.tensor([[height, width]] * batch, device=self.device))
+        corners = torch.rand((batch, OBJECTS, 2, 2), device=self.device).sort(dim=2).values
+        boxes = (corners * torch.tensor([width, height], device=self.device)).flatten(2)
+        shape = batch, OBJECTS
+        targets = Targets(
+            boxes,
+            torch.randint(0, self.copy.num_classes, shape, device=self.device),
+            torch.ones(shape, dtype=torch.bool, device=self.device),
+            torch.ones((batch * OBJECTS, height, width), dtype=torch.uint8, device=self.device) if self.masks else None,
+        )
+        dtype = self.settings.autocast_dtype(self.device)
+        with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
+            losses = self.copy.losses(images, targets)
+        return torch.stack(list(losses.values())).sum()
