@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from detsearch.data.transforms import Augmentation
+from detsearch.arch.spaces.modular import MODULES
 from detsearch.errors import UserError
 from detsearch.evaluation.voc import Convention
 from detsearch.search.objective import MAXIMISED, MINIMISED, Limit, Objective, check_objectives
@@ -122,15 +123,21 @@ class ExecutionSettings(Section):
 class SearchRecipe(Run):
     """A structural search."""
 
-    space: dict[str, list[Any]] = Field(
+    space: dict[str, list[Any] | dict[str, Any]] = Field(
         default_factory=dict,
         description="Lists of choices for backbone, neck, proposals, head, norm and input; parts not named keep the "
         "defaults. A choice is a module's text, such as fpn(levels=3-4-5), or a mapping that stands for the product of "
         "its lists: {fpn: {levels: [3-4-5, 2-3-4-5], width: [64, 128]}}. `detsearch modules` lists modules and fields. "
-        "Or, in place of all these, `detectors`: a list of presets and codes, such as faster_rcnn_r50_fpn@800x600.",
+        "Or, in place of all these, `detectors`: a list of presets and codes, such as faster_rcnn_r50_fpn@800x600; or "
+        "`cells`, which varies those of one detector's head: {detector: fcos_r18_fpn@512x512, operations: full}; or "
+        "`modules`, which varies the block code of one detector's backbone and its neck's width (SM-NAS, stage two): "
+        "{structure: faster_rcnn_r18_fpn@512x512, base: [48, 56, 64, 72], width: [128, 256, 512], depth: 102, "
+        "doublings: [3], spread: [0.25, 2], stem: deep, norm: gn_ws}, of which all but the structure are defaults.",
     )
     objectives: list[str] = Field(
-        ["ap:max", "latency_ms:min"], description="What the front is about: NAME:max or :min."
+        ["ap:max", "latency_ms:min"],
+        description="What the front is about: NAME:max or :min. In a space of `modules` ap:max and macs:min, those of "
+        "the whole detector, unless others are named; backbone_macs are those of the backbone alone.",
     )
     limits: list[str] = Field([], description="Ceilings checked before training, such as latency_ms<=30.")
     search: SearchSettings = Field(default_factory=SearchSettings, description="How candidates are found.")
@@ -176,3 +183,12 @@ def _known(names: list[str], figures: Set[str]) -> None:
                 f"one of {', '.join(sorted(figures))}; {name!r} is none"
                 + (f", did you mean {near[0]}?" if near else "")
             )
+    @model_validator(mode="before")
+    @classmethod
+    def _objectives_of_modules(cls, raw: Any) -> Any:
+        """MACs rank the insides of one structure reliably, where time is needed to rank structures."""
+        space = raw.get("space") if isinstance(raw, dict) else None
+        if isinstance(space, dict) and MODULES in space and "objectives" not in raw:
+            return {**raw, "objectives": ["ap:max", "macs:min"]}
+        return raw
+
