@@ -33,6 +33,7 @@ FIGURES: Final[Mapping[str, Figure]] = {
     "params": Figure("Params", "M", 1e-6),
     "macs": Figure("MACs", "G", 1e-9),
     "memory_access": Figure("Memory access", "M elements", 1e-6),
+    "backbone_macs": Figure("Backbone MACs", "G", 1e-9),
     "train_seconds": Figure("Training", "min", 1 / 60),
 }
 
