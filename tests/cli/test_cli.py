@@ -62,6 +62,34 @@ def test_describe_prints_json_by_part(capsys: Out) -> None:
     assert found["params"] == sum(part["params"] for part in found["parts"].values())
 
 
+def test_describe_shows_what_was_published(capsys: Out) -> None:
+    assert run(["describe", "E0", "--json"]) == OK
+    found = json.loads(capsys.readouterr().out)
+    assert found["classes"] == 80
+    assert found["published"]["source"].startswith("SM-NAS")
+    assert (found["published"]["ap"], found["published"]["latency_ms"]) == (0.271, 24.5)
+    assert run(["describe", "E0"]) == OK
+    text = " ".join(capsys.readouterr().out.split())
+    assert "published by SM-NAS (Yao et al., AAAI 2020), not measured here: AP 27.1 on COCO val, 24.5 ms on" in text
+    assert "backbone at 512x512: 7.16 G MACs" in text
+    assert "at 224x224: top-1 71.28 %, 8.15 M parameters, 1.37 G MACs" in text
+
+
+def test_describe_a_backbone(capsys: Out) -> None:
+    command = ["describe", "basicblock_64_1-21-21-12", "--backbone", "--input", "224x224", "--classes", "1000"]
+    assert run([*command, "--json"]) == OK
+    found = json.loads(capsys.readouterr().out)
+    assert set(found["parts"]) == {"backbone", "classifier"}
+    assert found["params"] / 1e6 == pytest.approx(8.15, rel=0.01)
+    assert found["macs"] / 1e9 == pytest.approx(1.37, rel=0.01)
+    assert run(["describe", "retinanet_slim", "--backbone"]) == OK
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == ["basicblock_16_11-21-21-21", "1000 classes, one image of 320x256 (input 320x256 padded)"]
+    assert not [line for line in lines if "published" in line]
+    assert run(["describe", "basicblock_64_1-21-21", "--backbone"]) == MENDABLE
+    assert "four stages joined by '-', got 3" in capsys.readouterr().err
+
+
 def test_describe_reads_a_file(tmp_path: Path, capsys: Out) -> None:
     path = tmp_path / "mine.txt"
     path.write_text(TINY + "\n")
@@ -246,6 +274,16 @@ def test_space_is_counted_and_listed(tmp_path: Path, capsys: Out) -> None:
     assert run(["space", "--recipe", str(recipe)]) == OK
     assert capsys.readouterr().out.startswith("1 detectors\ndetectors, 1: basicblock_16")
     assert run(["space", "--set", "space.backbone=[resnet19]"]) == MENDABLE
+    capsys.readouterr()
+    modules = "space.modules={structure: faster_rcnn_r18_fpn@512x512}"
+    assert run(["space", "--set", modules]) == OK
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "5102604088560 detectors"
+    assert "base: [48, 56, 64, 72]" in lines
+    cells = "space.cells={detector: fcos_r18_fpn@512x512, operations: std}"
+    assert run(["space", "--set", cells]) == OK
+    out = capsys.readouterr().out
+    assert out.startswith(f"{(18 * 6**6) ** 2} detectors\ndetector: resnet18/fpn/fcos(tower=cells)@512x512\n")
 
 
 def test_describe_says_how_many_regions_are_counted(capsys: Out) -> None:
@@ -254,6 +292,24 @@ def test_describe_says_how_many_regions_are_counted(capsys: Out) -> None:
     assert "counted with 70 proposals and 100 masks" in capsys.readouterr().out
     assert run(["describe", slim, "--json"]) == OK
     assert json.loads(capsys.readouterr().out)["regions"] == {"proposals": 70, "masks": 100}
+
+
+def test_describe_shows_the_receptive_fields_of_cells(capsys: Out) -> None:
+    """And says of the masks' cell that it is not the published one."""
+    slim = "basicblock_4_1-2-2-2/fpn(levels=4-5,width=8)/fcos(tower=cells(classes=skip(0)|sep1(2),width=8))@64x64"
+    assert run(["describe", slim]) == OK
+    out = " ".join(capsys.readouterr().out.split())
+    assert (
+        "head.tower.boxes: sep3(0)+std3(1)|sep1d2(1)+std1(2)|sep2(2)+std2(3); receptive fields 7 7 | 7 3 | 5 5" in out
+    )
+    assert "head.tower.classes: skip(0)|sep1(2); receptive fields 1 | 3" in out
+    assert run(["describe", slim, "--json"]) == OK
+    cells = json.loads(capsys.readouterr().out)["cells"]
+    assert cells["tower.classes"] == {"cell": "skip(0)|sep1(2)", "receptive_fields": [[1], [3]], "origin": None}
+    assert cells["tower.boxes"]["origin"].startswith("published")
+    masked = "basicblock_4_1-2-2-2/fpn(levels=4-5,width=8)/rpn/2fc(width=16,mask=mask(tower=cellgroup))@64x64"
+    assert run(["describe", masked]) == OK
+    assert "found by no search" in capsys.readouterr().out
 
 
 def _not_a_checkpoint(folder: Path) -> str:
