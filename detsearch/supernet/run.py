@@ -1,0 +1,158 @@
+"""A search of cells under way: what one iteration does, and what must be saved to go on after the last one."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from detsearch.cost.device_lock import shared
+from detsearch.errors import CheckpointError, SpecError
+from detsearch.nn.freezing import freeze
+from detsearch.nn.structures import ImageBatch, Targets
+from detsearch.supernet.bilevel import Bilevel, alpha_optimiser
+from detsearch.supernet.cells import Architecture
+from detsearch.supernet.derive import Choice
+from detsearch.supernet.detector import Supernet
+from detsearch.supernet.settings import CellSearchSettings
+from detsearch.training.archive import read_archive, write_archive
+from detsearch.training.checkpoint import load_weights
+from detsearch.training.optimiser import make_optimiser
+from detsearch.training.seeding import seed_all
+
+FORMAT: Final = "detsearch cell search"
+VERSION: Final = 1
+
+Pair = tuple[ImageBatch, Targets]
+
+
+class CellSearchRun:
+    """A supernet with its two optimisers after `iteration` iterations, and what has been derived on the way.
+
+    `identity`: plain values that say which search this is, without the settings; a state is gone on with by the same
+    only. `seconds` is the wall time spent.
+    """
+
+    def __init__(
+        self,
+        supernet: Supernet,
+        settings: CellSearchSettings,
+        *,
+        identity: Mapping[str, Any],
+        seed: int,
+        device: str,
+        term: Callable[[Architecture], Tensor] | None = None,
+    ) -> None:
+        self.settings, self.seed, self.device = settings, seed, torch.device(device)
+        self.identity = {**identity, "seed": seed, "settings": settings.deciding()}
+        self.supernet, self.architecture = supernet, supernet.architecture
+        self.detector = supernet.detector
+        freeze(self.detector, stages=settings.frozen_stages, norms=settings.frozen_bn)
+        layout = torch.channels_last if settings.channels_last else torch.contiguous_format
+        self.detector.to(self.device).to(memory_format=layout)
+        self.detector.train()
+        alphas = {id(parameter) for parameter in self.architecture.parameters()}
+        self.weights = make_optimiser((p for p in self.detector.parameters() if id(p) not in alphas), settings)
+        self.alpha = alpha_optimiser(self.architecture, lr=settings.alpha_lr, weight_decay=settings.alpha_decay)
+        self.schedule = settings.schedule(settings.iterations)
+        self.bilevel = Bilevel(
+            self.detector,
+            self.architecture,
+            self.weights,
+            self.alpha,
+            order=settings.gradient,
+            clip_norm=math.inf if settings.clip_norm is None else settings.clip_norm,
+            term=term,
+            dtype=settings.autocast_dtype(self.device),
+        )
+        self.history: list[Choice] = []
+        self.seconds = 0.0
+        self._clock = time.monotonic()
+
+    @property
+    def iteration(self) -> int:
+        return self.bilevel.iteration
+
+    def iterate(self, architecture: Pair, weights: Pair) -> dict[str, dict[str, float]]:
+        """One step of each on its own batch. The losses of both by name; TrainingError where one is not finite, and
+        nothing of its step has happened."""
+        ours, theirs = self._placed(architecture), self._placed(weights)
+        with shared(str(self.device)):
+            seed_all(self.seed, self.iteration, 0)
+            found = {"architecture": self.bilevel.architecture_step(ours, theirs)}
+            for group in self.weights.param_groups:
+                group["lr"] = self.settings.scaled_lr * self.schedule.factor(self.iteration)
+            seed_all(self.seed, self.iteration, 1)
+            found["weights"] = self.bilevel.weights_step(theirs)
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+        now = time.monotonic()
+        self.seconds += now - self._clock
+        self._clock = now
+        return found
+
+    def look(self) -> Choice:
+        """What would be derived now, also added to the history; TrainingError where alpha is not finite."""
+        choice = Choice.of(self.architecture, self.iteration)
+        self.history.append(choice)
+        return choice
+
+    def resume_clock(self) -> None:
+        """The time until now was spent on something else."""
+        self._clock = time.monotonic()
+
+    def save(self, path: Path) -> None:
+        """Write the state; ResourceError if that fails, and what was there before is still there."""
+        content = {
+            "identity": self.identity,
+            "iteration": self.iteration,
+            "seconds": self.seconds,
+            "history": [choice.record() for choice in self.history],
+            "weights": self.detector.state_dict(),
+            "optimisers": {"weights": self.weights.state_dict(), "alpha": self.alpha.state_dict()},
+        }
+        write_archive(path, FORMAT, VERSION, content)
+
+    def restore(self, path: Path) -> None:
+        """Go on where the state of the same search stands; CheckpointError, naming what differs, otherwise."""
+        content = read_archive(path, FORMAT, VERSION)
+        identity = content.get("identity")
+        if not isinstance(identity, dict):
+            raise CheckpointError(str(path), "what search the state is of", type(identity).__name__)
+        for name, mine in _flat(self.identity).items():
+            theirs = _flat(identity).get(name)
+            if mine != theirs:
+                hint = "choose another folder, or remove this one"
+                raise CheckpointError(
+                    str(path), f"{name} {mine} as in the search that is to go on here", str(theirs), hint
+                )
+        try:
+            iteration, seconds = int(content["iteration"]), float(content["seconds"])
+            history = [Choice.read(record) for record in content["history"]]
+            if not 0 <= iteration <= self.settings.iterations:
+                raise ValueError(f"iteration {iteration}")
+            load_weights(self.detector, content["weights"], path)
+            self.weights.load_state_dict(content["optimisers"]["weights"])
+            self.alpha.load_state_dict(content["optimisers"]["alpha"])
+        except (KeyError, ValueError, TypeError, AttributeError, SpecError) as error:
+            found = f"{type(error).__name__} in it"
+            raise CheckpointError(str(path), "the complete state of a search", found) from error
+        self.bilevel.iteration, self.seconds, self.history = iteration, seconds, history
+
+    def _placed(self, batch: Pair) -> Pair:
+        images, targets = batch[0].to(self.device, non_blocking=True), batch[1].to(self.device, non_blocking=True)
+        if self.settings.channels_last:
+            images = ImageBatch(images.pixels.contiguous(memory_format=torch.channels_last), images.sizes)
+        return images, targets
+
+
+def _flat(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """With the settings one by one, so that a difference has a name; as JSON would hold them."""
+    settings = identity.get("settings")
+    own = {name: value for name, value in identity.items() if name != "settings"}
+    return own | {f"cells.{name}": value for name, value in (settings if isinstance(settings, dict) else {}).items()}
