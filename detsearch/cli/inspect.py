@@ -14,6 +14,7 @@ from detsearch.cli import options
 from detsearch.cli.output import print_json, quantity, say, stdout
 from detsearch.cli.tables import published_lines
 from detsearch.types import InputSize
+from detsearch.yamlfile import Section
 
 Classes = Annotated[int, typer.Option("--classes", "-c", min=1, max=100_000, help="Number of classes.")]
 
@@ -155,13 +156,23 @@ def space(recipe: options.Recipe = None, settings: options.Set = None, json: opt
 
 
 def schema(
-    kind: Annotated[Literal["train", "search", "data"], typer.Argument(help="Kind of recipe; data: a data file.")],
+    kind: Annotated[
+        Literal["train", "search", "all", "head", "compare", "data"],
+        typer.Argument(help="Kind of recipe; data: a data file."),
+    ],
 ) -> None:
     """Print the JSON Schema of a recipe or a data file, for editors."""
     from detsearch.data.datafile import datafile_schema
-    from detsearch.runs.settings import SearchRecipe, TrainRecipe
+    from detsearch.runs.settings import CompareRecipe, HeadSearchRecipe, SearchRecipe, StagesRecipe, TrainRecipe
 
     if kind == "data":
         print_json(datafile_schema())
     else:
-        print_json((TrainRecipe if kind == "train" else SearchRecipe).model_json_schema())
+        kinds: dict[str, type[Section]] = {
+            "train": TrainRecipe,
+            "search": SearchRecipe,
+            "all": StagesRecipe,
+            "head": HeadSearchRecipe,
+            "compare": CompareRecipe,
+        }
+        print_json(kinds[kind].model_json_schema())

@@ -1,4 +1,4 @@
-"""``search structure``."""
+"""``search structure``, ``search modules``, ``search all`` and ``search head``."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ from typing import Annotated
 
 import typer
 
+from detsearch.arch.spaces.modular import MODULES
 from detsearch.cli import options
-from detsearch.cli.output import log, print_json, say
-from detsearch.errors import StudyError
+from detsearch.cli.output import log, print_json, say, stderr
+from detsearch.errors import RecipeError, StudyError
 from detsearch.runs.settings import SearchRecipe
+from detsearch.yamlfile import read_yaml
 
 
 def register(app: typer.Typer) -> None:
     commands = typer.Typer(no_args_is_help=True, help="Search for detectors.")
     commands.command()(structure)
-    # With a single command typer would leave its name out.
-    commands.callback()(lambda: None)
+    commands.command()(modules)
+    commands.command("all")(stages)
+    commands.command()(head)
     app.add_typer(commands, name="search")
 
 
@@ -30,6 +33,10 @@ def structure(
     trials: Annotated[int | None, typer.Option(min=1, help="Candidates to train. Sets budget.trials.")] = None,
     hours: Annotated[float | None, typer.Option(min=0.001, help="Wall time. Sets budget.hours.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Trials at once. Sets execution.workers.")] = None,
+    executor: Annotated[
+        str | None, typer.Option(help="processes, or ray: a cluster that runs already. Sets execution.executor.")
+    ] = None,
+    address: Annotated[str | None, typer.Option(help="Of the Ray cluster. Sets execution.address.")] = None,
     device: options.Device = None,
     seed: options.Seed = None,
     settings: options.Set = None,
@@ -41,7 +48,8 @@ def structure(
     proposals, head, norm and input. A choice is a module's text, as `fpn(levels=3-4-5)`, or stands for the product of
     its lists: `{fpn: {levels: [3-4-5, 2-3-4-5], width: [64, 128]}}`. `detsearch modules` lists modules and fields.
     In place of these lists, `space.detectors` may list whole detectors, as recipes/preliminary.yaml does with the
-    strategy `all`, which trains each of them once. `detsearch space` prints what a recipe's space holds.
+    strategy `all`, which trains each of them once; or `space.cells` may vary the cells of one detector's head:
+    `{detector: fcos_r18_fpn@512x512, operations: full}`. `detsearch space` prints what a recipe's space holds.
 
     Ctrl-C lets running trials save; the same command goes on where it stopped.
     """
@@ -56,11 +64,156 @@ def structure(
             "budget.trials": trials,
             "budget.hours": hours,
             "execution.workers": workers,
+            "execution.executor": executor,
+            "execution.address": address,
             "device": device,
             "seed": seed,
         },
     )
     run_search(chosen, out, json=json)
+
+
+def modules(
+    study: Annotated[
+        Path | None, typer.Option("--from", help="Folder of a search of structures, from whose front they are taken.")
+    ] = None,
+    count: Annotated[
+        int | None, typer.Option("--count", "-k", min=1, help="How many structures: 6 if not given.")
+    ] = None,
+    trial: Annotated[
+        list[int] | None, typer.Option("--trial", min=0, help="Number of a trial to take instead; may be repeated.")
+    ] = None,
+    recipe: options.Recipe = None,
+    data: options.Data = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the study; an existing one is resumed.")] = Path(
+        "runs/modules"
+    ),
+    trials: Annotated[int | None, typer.Option(min=1, help="Candidates to train. Sets budget.trials.")] = None,
+    hours: Annotated[float | None, typer.Option(min=0.001, help="Wall time. Sets budget.hours.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Trials at once. Sets execution.workers.")] = None,
+    device: options.Device = None,
+    seed: options.Seed = None,
+    settings: options.Set = None,
+    json: options.Json = False,
+) -> None:
+    """Search inside the modules of some structures: block code and widths, trained from scratch (SM-NAS, stage two).
+
+    The structures are spread along the front of a study of `search structure`, or named by `--trial`; data and training
+    are the study's where the recipe does not say otherwise, and `--set space.modules.base=[8,12,16]` and the like say
+    what may vary. Each structure is trained as it is first; all searches share one budget and one pool of workers, and
+    the report shows how far each structure was lifted. Without `--from`, the recipe names the structures itself.
+
+    Ctrl-C lets running trials save; the same command goes on where it stopped.
+    """
+    from detsearch.runs.modules import CHOSEN, modular_recipe
+    from detsearch.runs.recipe import load_recipe
+
+    values = {
+        "data.file": data,
+        "budget.trials": trials,
+        "budget.hours": hours,
+        "execution.workers": workers,
+        "device": device,
+        "seed": seed,
+    }
+    if study is None:
+        if count is not None or trial:
+            raise RecipeError("--count and --trial", "--from beside them", "none")
+        chosen = load_recipe(SearchRecipe, recipe, settings or (), values)
+        if MODULES not in chosen.space:
+            raise RecipeError("--from", f"a study, or a recipe with a section space.{MODULES}", "neither")
+    else:
+        chosen = modular_recipe(
+            study,
+            count=count or CHOSEN,
+            trials=trial or (),
+            raw={} if recipe is None else read_yaml(recipe, RecipeError),
+            where="recipe" if recipe is None else str(recipe),
+            settings=settings or (),
+            options=values,
+        )
+    run_search(chosen, out, json=json)
+
+
+def stages(
+    recipe: Annotated[
+        Path, typer.Option("--recipe", "-r", help="Recipe (YAML) with both stages: `detsearch schema all`.")
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder of both studies; an existing one is resumed.")
+    ] = Path("runs/all"),
+    trials: Annotated[int | None, typer.Option(min=1, help="Candidates to train in all. Sets budget.trials.")] = None,
+    hours: Annotated[float | None, typer.Option(min=0.001, help="Wall time. Sets budget.hours.")] = None,
+    settings: options.Set = None,
+    json: options.Json = False,
+) -> None:
+    """Both stages of SM-NAS with one budget: structures, then inside the modules of those along the front.
+
+    The studies are in `structure` and `modules` below the folder. Ctrl-C lets running trials save; the same command
+    goes on where it stopped.
+    """
+    from detsearch.runs.recipe import load_recipe
+    from detsearch.runs.settings import StagesRecipe
+    from detsearch.runs.stages import MODULES_FOLDER, STRUCTURE_FOLDER, first_stage, second_stage
+
+    chosen = load_recipe(StagesRecipe, recipe, settings or (), {"budget.trials": trials, "budget.hours": hours})
+    one = first_stage(chosen)
+    run_search(one, out / STRUCTURE_FOLDER, json=json)
+    run_search(second_stage(chosen, out / STRUCTURE_FOLDER), out / MODULES_FOLDER, json=json)
+
+
+def head(
+    detector: Annotated[
+        str | None,
+        typer.Option(help="Preset or code with an fcos or retinanet head, or with a mask branch. Sets detector."),
+    ] = None,
+    recipe: options.Recipe = None,
+    data: options.Data = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the search; an existing one is resumed.")] = Path(
+        "runs/head"
+    ),
+    iterations: Annotated[int | None, typer.Option(min=1, help="Most iterations. Sets cells.iterations.")] = None,
+    device: options.Device = None,
+    seed: options.Seed = None,
+    settings: options.Set = None,
+    json: options.Json = False,
+) -> None:
+    """Search the cells of a detector's head, or of its mask branch, by gradients (FAD).
+
+    The training images are cut into two disjoint halves: on one the weights of all candidate operations are trained, on
+    the other the choice between them. The result is a detector like any other, in `detector.txt` in the folder, with
+    `train.yaml`, the recipe that trains it, and a report with its cells drawn. The recipe's section `cells` says how it
+    is searched: which operations, what they share, how long; `--set cells.method=random` draws cells instead.
+
+    Ctrl-C saves; the same command goes on where it stopped.
+    """
+    from detsearch.report.heads import train_command, write_head_report
+    from detsearch.runs.heads import DETECTOR, search_head
+    from detsearch.runs.recipe import load_recipe
+    from detsearch.runs.settings import HeadSearchRecipe
+    from detsearch.search.trial import TrialInterrupted
+    from detsearch.training.progress import progress_on
+
+    chosen = load_recipe(
+        HeadSearchRecipe,
+        recipe,
+        settings or (),
+        {"detector": detector, "data.file": data, "cells.iterations": iterations, "device": device, "seed": seed},
+    )
+    try:
+        found = search_head(chosen, out, progress=progress_on(stderr), warn=log)
+    except TrialInterrupted as stopped:
+        log(f"detsearch: {stopped}; saved in {out}; repeat the command to go on")
+        raise typer.Exit(130) from None
+    report = write_head_report(out, found)
+    if json:
+        print_json({**found.facts, "folder": str(out), "file": str(out / DETECTOR), "report": str(report)})
+        return
+    for group, cell in found.cells.items():
+        say(f"{group}: {cell}")
+    say(f"detector: {found.facts['detector']}")
+    say(f"report: {report}")
+    say(f"train it: {train_command(out)}")
 
 
 def run_search(recipe: SearchRecipe, out: Path, *, json: bool) -> None:

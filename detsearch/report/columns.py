@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 from detsearch.report.view import UNSTEADY, latency_of, lineage
+from detsearch.search.lift import Lift
 from detsearch.search.objective import MAXIMISED, OF_MASKS, Objective
 from detsearch.search.trial import Trial
 
@@ -32,8 +33,8 @@ FIGURES: Final[Mapping[str, Figure]] = {
     "latency_ms": Figure("Latency", "ms"),
     "params": Figure("Params", "M", 1e-6),
     "macs": Figure("MACs", "G", 1e-9),
-    "memory_access": Figure("Memory access", "M elements", 1e-6),
     "backbone_macs": Figure("Backbone MACs", "G", 1e-9),
+    "memory_access": Figure("Memory access", "M elements", 1e-6),
     "train_seconds": Figure("Training", "min", 1 / 60),
 }
 
@@ -144,6 +145,28 @@ def figure_columns(trials: Sequence[Trial], names: Sequence[str]) -> list[Column
             if name == "latency_ms" and any(math.isfinite(_iqr(trial)) for trial in trials):
                 columns.append(IQR)
     return columns
+
+
+LIFTED: Final = ("Structure", "Variants", "Baseline", "Best of no more cost", "Cheapest of no less accuracy")
+"""Headers of the table that `lift_cells` fills."""
+
+
+def lift_cells(structure: str, lift: Lift | None, objectives: Sequence[Objective]) -> tuple[str, ...]:
+    """How far a structure was lifted, in the columns of `LIFTED`: with a trial's number what it has in all
+    objectives, and in brackets the change from the baseline, in percent of it."""
+    if lift is None:
+        return structure, NONE, "not trained", NONE, NONE
+
+    def told(trial: Trial, axis: int) -> str:
+        values = ", ".join(phrase(objective.name, trial.values()[objective.name]) for objective in objectives)
+        if trial is lift.baseline:
+            return f"{trial.number}: {values}" if axis < 0 else "none"
+        name = objectives[axis].name
+        change = trial.values()[name] / lift.baseline.values()[name] - 1 if lift.baseline.values()[name] else math.nan
+        shown = f" ({100 * change:+.0f} %)" if math.isfinite(change) else ""
+        return f"{trial.number}: {values}{shown}"
+
+    return structure, str(lift.trials), told(lift.baseline, -1), told(lift.better, 0), told(lift.cheaper, 1)
 
 
 def result_columns(

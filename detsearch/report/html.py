@@ -17,9 +17,11 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from detsearch.report.columns import (
+    LIFTED,
     Column,
     SortKey,
     failed_columns,
+    lift_cells,
     phrase,
     pruned_columns,
     result_columns,
@@ -73,6 +75,8 @@ def html_report(view: StudyView, trials: Sequence[Trial]) -> str:
         train=[
             (trial.number, view.train_commands[trial.number]) for trial in best if trial.number in view.train_commands
         ],
+        lifted=LIFTED,
+        lifts=[lift_cells(name, lift, view.objectives) for name, lift in view.lifts.items()],
         tables=_tables(view, trials),
         figures={"front": _plain(front_figure(view, trials)), "growth": _plain(growth_figure(view, trials))},
         key=picture.key(),

@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from detsearch import __version__
+from detsearch.arch.code import format_detector
+from detsearch.arch.spaces.base import Space
 from detsearch.arch.spaces.section import read_space
+from detsearch.arch.spaces.structures import StructuresSpace
 from detsearch.errors import StudyError
 from detsearch.files import write_text
 from detsearch.report.html import html_report
@@ -21,6 +24,7 @@ from detsearch.runs.search import read_data_summary, read_test_scores
 from detsearch.runs.settings import SearchRecipe
 from detsearch.runs.train import RECIPE
 from detsearch.search.ledger import StudyRecord, read_study
+from detsearch.search.lift import Lift, lifts
 from detsearch.search.objective import Limit
 from detsearch.search.pareto import front
 from detsearch.search.storage import DATABASE
@@ -52,6 +56,7 @@ def study_view(study: StudyRecord) -> StudyView:
     recipe = load_recipe(SearchRecipe, study.folder / RECIPE)
     recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"file": _near(recipe.data.file)})})
     place = shlex.quote(str(study.folder))
+    space = read_space(recipe.space)
     times = [trial.started for trial in study.trials if trial.started] + [
         t.finished for t in study.trials if t.finished
     ]
@@ -61,7 +66,7 @@ def study_view(study: StudyRecord) -> StudyView:
         objectives=study.objectives,
         seed=recipe.seed,
         limits=tuple(Limit.parse(text) for text in recipe.limits),
-        space_size=read_space(recipe.space).size(),
+        space_size=space.size(),
         created=min(times, default=None),
         finished=max(times, default=None),
         device=f"{study.identity['device_name']} ({study.identity['device']})",
@@ -82,7 +87,16 @@ def study_view(study: StudyRecord) -> StudyView:
             for trial in front(study.trials, study.objectives)
         },
         test={number: _figures(scores) for number, scores in read_test_scores(study.folder).items()},
+        lifts=_lifts(study, space),
     )
+
+
+def _lifts(study: StudyRecord, space: Space) -> dict[str, Lift | None]:
+    """How far structures were lifted by a search inside of them; nothing of other searches."""
+    if not isinstance(space, StructuresSpace):
+        return {}
+    found = lifts(study.trials, study.objectives, space.baselines, space.part_of)
+    return {format_detector(spec): lift for spec, lift in zip(space.baselines, found, strict=True)}
 
 
 def trained_with(trials: Iterable[Trial]) -> str:

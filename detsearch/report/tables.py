@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from detsearch.report.columns import (
+    LIFTED,
     NUMBER,
     STATE,
     Column,
     failed_columns,
     figure_columns,
+    lift_cells,
     phrase,
     pruned_columns,
     result_columns,
@@ -95,6 +97,11 @@ def markdown_report(view: StudyView, trials: Sequence[Trial]) -> str:
     commands = [view.train_commands[trial.number] for trial in best if trial.number in view.train_commands]
     if commands:
         parts += ["To train a detector of the front:", code_block("\n".join(commands), "sh")]
+    if view.lifts:
+        rows = [lift_cells(name, lift, view.objectives) for name, lift in view.lifts.items()]
+        lines = [_row(LIFTED), _row([":---"] * len(LIFTED))]
+        lines += [_row([code_span(name), *map(escape_markdown, rest)]) for name, *rest in rows]
+        parts += ["## Lift over the baselines", "\n".join(lines)]
     complete = in_state(trials, TrialState.COMPLETE)
     pruned, failed = in_state(trials, TrialState.PRUNED), in_state(trials, TrialState.FAILED)
     for title, group, columns in (
@@ -145,7 +152,7 @@ def terminal_table(trials: Sequence[Trial], objectives: Sequence[Objective]) -> 
     return table
 
 
-def _row(cells: Sequence[str]) -> str:
+def _row(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 

@@ -11,6 +11,7 @@ from typing import Final
 from detsearch.arch.catalogue import catalogue
 from detsearch.arch.modules.backbones import CodedResNetSpec, TimmSpec
 from detsearch.arch.spec import DetectorSpec
+from detsearch.search.lift import Lift
 from detsearch.search.objective import Limit, Objective, check_objectives
 from detsearch.search.pareto import front
 from detsearch.search.trial import Trial, TrialState
@@ -35,7 +36,8 @@ class StudyView:
     `folder` is the path as shown, `space_size` the number of candidates of the space, `device` what trained them,
     `protocol` free text on how latency is taken beside what the trials' own protocols say, `recipe` YAML, `data` and
     `versions` label -> value, `commands` label -> command line, `train_commands` trial number -> command that trains
-    it, `test` trial number -> figures on the test split by name. RecipeError where the objectives are not a valid set.
+    it, `test` trial number -> figures on the test split by name, `lifts` structure -> how far a search inside of it
+    came. RecipeError where the objectives are not a valid set.
     """
 
     name: str
@@ -55,6 +57,7 @@ class StudyView:
     train_commands: Mapping[int, str] = field(default_factory=dict)
     test: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
     references: tuple[Reference, ...] = ()
+    lifts: Mapping[str, Lift | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_objectives(self.objectives)

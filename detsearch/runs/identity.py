@@ -8,13 +8,12 @@ from typing import Any, TypeVar
 
 from detsearch.arch.code import format_detector
 from detsearch.arch.presets import resolve
-from detsearch.arch.spaces.listed import DETECTORS
-from detsearch.arch.spaces.section import read_space
+from detsearch.arch.spaces.section import ALONE, read_space
 from detsearch.data.dataset import Dataset
 from detsearch.data.masks import to_coco
 from detsearch.nn.backbones.weights import IMAGENET
 from detsearch.runs.data import BUILTIN
-from detsearch.runs.settings import Run, SearchRecipe, TrainRecipe
+from detsearch.runs.settings import HeadSearchRecipe, Run, SearchRecipe, TrainRecipe
 
 R = TypeVar("R", bound=Run)
 
@@ -25,9 +24,9 @@ def located(run: R) -> R:
     changed: dict[str, Any] = {"data": run.data.model_copy(update={"file": file})}
     if run.weights not in ("none", IMAGENET):
         changed["weights"] = os.path.abspath(run.weights)
-    if isinstance(run, TrainRecipe):
+    if isinstance(run, TrainRecipe | HeadSearchRecipe):
         changed["detector"] = format_detector(resolve(run.detector))
-    if isinstance(run, SearchRecipe) and DETECTORS in run.space:
+    if isinstance(run, SearchRecipe) and not ALONE.keys().isdisjoint(run.space):
         changed["space"] = read_space(run.space).to_choices()
     return run.model_copy(update=changed)
 

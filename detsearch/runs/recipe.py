@@ -43,11 +43,11 @@ def override(
         if not equals or not name.strip():
             raise RecipeError("--set", "section.field=value", repr(text))
         name = name.strip()
-        _put(raw, name, read_value(value, f"--set {name}", RecipeError))
+        put(raw, name, read_value(value, f"--set {name}", RecipeError))
         given[name] = "--set"
     for name, value in (options or {}).items():
         if value is not None:
-            _put(raw, name, value)
+            put(raw, name, value)
             given[name] = "command line"
     try:
         return kind.model_validate(raw)
@@ -81,7 +81,7 @@ def _origin(field: str, given: Mapping[str, str], where: str) -> str:
     return where
 
 
-def _put(raw: dict[str, Any], name: str, value: Any) -> None:
+def put(raw: dict[str, Any], name: str, value: Any) -> None:
     """Set a dotted field in nested mappings."""
     *sections, last = name.split(".")
     for section in sections:

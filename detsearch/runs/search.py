@@ -3,44 +3,33 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from detsearch.arch.code import format_detector
 from detsearch.arch.partial_order import leq
-from detsearch.arch.presets import resolve
-from detsearch.arch.spaces.base import Space
-from detsearch.arch.spaces.section import read_space
-from detsearch.arch.spec import DetectorSpec
+from detsearch.arch.spaces.section import read_space, representatives
 from detsearch.cost.latency import device_name
 from detsearch.data.dataset import Dataset
-from detsearch.errors import CheckpointError, RecipeError, SpecError, StudyError
+from detsearch.errors import CheckpointError, StudyError
 from detsearch.files import write_json
 from detsearch.runs.candidate import TrainedCandidates
 from detsearch.runs.checks import check_mask_objectives, check_run, load_splits
-from detsearch.runs.device import resolve_device
+from detsearch.runs.execution import make_executor, resolve_devices
 from detsearch.runs.fit import score_with
 from detsearch.runs.identity import deciding, located, summary
 from detsearch.runs.recipe import load_recipe, override, write_recipe
 from detsearch.runs.settings import TRIALS, Run, SearchRecipe, TrainRecipe
+from detsearch.runs.strategies import make_strategy
 from detsearch.runs.train import METRICS, RECIPE
-from detsearch.search.evolution import Evolution
-from detsearch.search.execution.processes import ProcessExecutor
-from detsearch.search.exhaustive import Exhaustive
-from detsearch.search.given import GivenFirst
 from detsearch.search.halving import Halving
 from detsearch.search.ledger import Ledger, read_study
 from detsearch.search.objective import Limit, Objective
-from detsearch.search.optuna_samplers import OptunaSampler
 from detsearch.search.pareto import front
-from detsearch.search.random_search import RandomSearch
 from detsearch.search.storage import DATABASE
 from detsearch.search.study import Ending, OnEvent, Search, run_study
-from detsearch.search.surrogate import Surrogate
-from detsearch.search.trial import Strategy, Trial, TrialState
+from detsearch.search.trial import Trial, TrialState
 from detsearch.training.checkpoint import load_detector
 from detsearch.training.loop import CHECKPOINT, LOG
 from detsearch.types import Fidelity
@@ -49,8 +38,6 @@ K = TypeVar("K", int, str)
 
 TEST_SCORES: Final = "test.json"
 DATA_SUMMARY: Final = "data.json"
-PRELOAD: Final = ("detsearch.runs.candidate",)
-"""What a trial's process needs; imported once, in the parent that all of them are forked from."""
 
 
 @dataclass(frozen=True)
@@ -81,16 +68,16 @@ def search_structure(
     space = read_space(recipe.space)
     everything = recipe.search.strategy == "all"
     objectives = tuple(Objective.parse(text) for text in recipe.objectives)
-    device = resolve_device(recipe.device)
-    networks = list(dict.fromkeys(spec.network for spec in space.all()))
+    here, device = resolve_devices(recipe)
+    networks = list(dict.fromkeys(spec.network for spec in representatives(space)))
     check_mask_objectives(objectives, networks)
     masks = any(network.has_masks for network in networks)
     splits = load_splits(recipe, masks=masks)
-    check_run(recipe, networks, device)
+    check_run(recipe, networks, here)
     candidates = TrainedCandidates(recipe, len(splits[recipe.data.train].classes), device, masks)
     rungs = (*recipe.search.rungs, recipe.training.epochs)
     search = Search(
-        strategy=_strategy(recipe, space, objectives),
+        strategy=make_strategy(recipe.search, space, objectives),
         cost=candidates.cost,
         evaluate=candidates.evaluate,
         fidelity=Fidelity(recipe.training.epochs),
@@ -105,13 +92,7 @@ def search_structure(
         write_recipe(located(recipe), folder / RECIPE)
         write_json(folder / DATA_SUMMARY, images)
         on_start(space.size())
-        workers = recipe.execution.workers
-        executor = ProcessExecutor(
-            [device] * workers,
-            threads=max(1, _cpus() // workers),
-            time_limit=None if recipe.execution.trial_minutes is None else recipe.execution.trial_minutes * 60,
-            preload=PRELOAD,
-        )
+        executor = make_executor(recipe.execution, device)
         try:
             hours = recipe.budget.hours
             ending = run_study(
@@ -127,7 +108,7 @@ def search_structure(
             executor.close()
         trials = ledger.trials()
     if ending is not Ending.INTERRUPTED and recipe.data.test is not None:
-        score_front(folder, splits[recipe.data.test], recipe, device)
+        score_front(folder, splits[recipe.data.test], recipe, here)
     return Finished(
         ending=ending,
         space=space.size(),
@@ -198,38 +179,8 @@ def _refuse_other_runs(folder: Path) -> None:
         raise StudyError(str(folder), "a new folder or a study's", found, "choose another --out")
 
 
-def _strategy(recipe: SearchRecipe, space: Space, objectives: tuple[Objective, ...]) -> Strategy:
-    initial = recipe.search.initial
-    strategy: Strategy
-    match recipe.search.strategy:
-        case "all":
-            strategy = Exhaustive(space=space)
-        case "random":
-            strategy = RandomSearch(space=space)
-        case "evolution":
-            strategy = Evolution(space=space, objectives=objectives, initial=initial)
-        case "surrogate":
-            strategy = Surrogate(space=space, objectives=objectives, initial=initial)
-        case "nsga2" | "tpe" as sampler:
-            strategy = OptunaSampler(space=space, objectives=objectives, sampler=sampler, initial=initial)
-    given = tuple(_member(space, text, number) for number, text in enumerate(recipe.search.start))
-    return GivenFirst(detectors=given, strategy=strategy) if given else strategy
-
-
-def _member(space: Space, text: str, number: int) -> DetectorSpec:
-    """A detector that the recipe names as a start."""
-    where = f"search.start[{number}]"
-    try:
-        spec = resolve(text)
-    except SpecError as error:
-        raise RecipeError(where, "a preset or a detector's code", f"{text!r} ({error})") from None
-    if not space.contains(spec):
-        raise RecipeError(where, "a member of the space", format_detector(spec), "`detsearch space` lists them")
-    return spec
-
-
 def _identity(
-    recipe: SearchRecipe, choices: Mapping[str, Sequence[str]], device: str, images: Mapping[str, Any]
+    recipe: SearchRecipe, choices: Mapping[str, Any], device: str, images: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What must stay the same for the trials of a folder to be comparable. Budget, strategy, limits, workers, the test
     split and the place of the data may change between two runs of the command."""
@@ -240,7 +191,7 @@ def _identity(
         "latency": recipe.latency.model_dump(mode="json"),
         "images": {name: images[name] for name in (recipe.data.train, recipe.data.val)},
         "device": device,
-        "device_name": device_name(device),
+        "device_name": "of a cluster" if recipe.execution.executor == "ray" else device_name(device),
     }
 
 
@@ -250,8 +201,3 @@ def _why_none(trials: Sequence[Trial]) -> str | None:
         return None
     ended = sorted((trial for trial in trials if trial.reason), key=lambda trial: trial.state is not TrialState.FAILED)
     return None if not ended else f"trial {ended[0].number} {ended[0].state}: {ended[0].reason}"
-
-
-def _cpus() -> int:
-    """CPUs that this process may use, where the system tells; a container may have fewer than the machine."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -6,16 +6,18 @@ Settings that belong to one package live there (`TrainingSettings`, `Augmentatio
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Set
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from detsearch.data.transforms import Augmentation
 from detsearch.arch.spaces.modular import MODULES
+from detsearch.data.transforms import Augmentation
 from detsearch.errors import UserError
 from detsearch.evaluation.voc import Convention
 from detsearch.search.objective import MAXIMISED, MINIMISED, Limit, Objective, check_objectives
+from detsearch.supernet.settings import CellSearchSettings
 from detsearch.training.settings import TrainingSettings
 from detsearch.yamlfile import Section
 
@@ -78,6 +80,55 @@ class TrainRecipe(Run):
     detector: str = Field(description="Preset, code such as resnet18/fpn/retinanet@512x512, or a file that holds one.")
 
 
+class HeadSearchRecipe(Run):
+    """A differentiable search of a head's cells. The section `cells` says how it is done; the others how the detector
+    that it finds is trained and measured."""
+
+    detector: str = Field(
+        description="Preset or code with an fcos or retinanet head, or with a mask branch; the search replaces the "
+        "convolutions there by cells."
+    )
+    cells: CellSearchSettings = Field(default_factory=CellSearchSettings, description="How cells are searched.")
+
+
+class CompareRecipe(Section):
+    """Runs that differ in what is compared, the arms, each over the same seeds."""
+
+    kind: Literal["train", "head"] = Field(
+        "train", description="What an arm is: train, a training; head, a search of a head's cells, then the training."
+    )
+    base: dict[str, Any] = Field(description="A recipe of that kind, as `detsearch schema` has it, without a seed.")
+    arms: dict[str, dict[str, Any]] = Field(
+        min_length=1,
+        description="By name, fields of the recipe that the arm has in place of the base's, such as "
+        "{bn: {detector: resnet18/fpn/retinanet@320x256, training.lr: 0.02}}. The first is what others are compared "
+        "with.",
+    )
+    seeds: list[Annotated[int, Field(ge=0, le=2**32 - 1)]] = Field([0], min_length=1, description="Of every arm.")
+    figures: list[str] = Field(["ap", "ap50"], min_length=1, description="What the table shows, of each split.")
+    latency: bool = Field(False, description="Whether each arm's latency is measured too, when all are trained.")
+    workers: int = Field(1, ge=1, le=1024, description="Runs at once, each in a process of its own.")
+
+    @field_validator("arms")
+    @classmethod
+    def _names(cls, arms: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        for name, fields in arms.items():
+            if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}", name) is None:
+                raise ValueError(
+                    f"names of letters, digits, dots, dashes and plus signs (folders are called so), not {name!r}"
+                )
+            if "seed" in fields:
+                raise ValueError(f"{name}: a seed belongs to `seeds`, so that arms are compared at equal ones")
+        return arms
+
+    @field_validator("seeds")
+    @classmethod
+    def _each_once(cls, seeds: list[int]) -> list[int]:
+        if len(set(seeds)) < len(seeds):
+            raise ValueError("every seed once")
+        return seeds
+
+
 class SearchSettings(Section):
     """How candidates are proposed and which are left out before training."""
 
@@ -116,7 +167,18 @@ class BudgetSettings(Section):
 class ExecutionSettings(Section):
     """Where trials run."""
 
+    executor: Literal["processes", "ray"] = Field(
+        "processes", description="processes of this machine, or the nodes of a Ray cluster that runs already."
+    )
+    address: str | None = Field(None, description="Address of the Ray cluster; null: the one of this machine.")
     workers: int = Field(1, ge=1, le=1024, description="Trials at once, each in a process of its own.")
+    cpus: int = Field(1, ge=1, le=1024, description="CPUs that a trial on a Ray cluster holds, and threads it uses.")
+    gpus: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="GPUs that a trial on a Ray cluster holds; a share, such as 0.5, lets several use one.",
+    )
     trial_minutes: float | None = Field(None, gt=0, description="Time limit of one trial; null: none.")
 
 
@@ -143,6 +205,15 @@ class SearchRecipe(Run):
     search: SearchSettings = Field(default_factory=SearchSettings, description="How candidates are found.")
     budget: BudgetSettings = Field(default_factory=BudgetSettings, description="When to stop.")
     execution: ExecutionSettings = Field(default_factory=ExecutionSettings, description="Where trials run.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _objectives_of_modules(cls, raw: Any) -> Any:
+        """MACs rank the insides of one structure reliably, where time is needed to rank structures."""
+        space = raw.get("space") if isinstance(raw, dict) else None
+        if isinstance(space, dict) and MODULES in space and "objectives" not in raw:
+            return {**raw, "objectives": ["ap:max", "macs:min"]}
+        return raw
 
     @field_validator("objectives")
     @classmethod
@@ -174,6 +245,27 @@ class SearchRecipe(Run):
         return [str(limit) for limit in limits]
 
 
+class StagesRecipe(Section):
+    """Both stages of SM-NAS with one budget."""
+
+    structure: dict[str, Any] = Field(description="Recipe of the search of structures, without a budget.")
+    modules: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Recipe of the search inside of them, without structures and budget; what it does not say of data, "
+        "training and the like is as in `structure`.",
+    )
+    count: int = Field(6, ge=1, description="Structures along the front inside of which the second stage searches.")
+    budget: BudgetSettings = Field(default_factory=BudgetSettings, description="Of both stages together.")
+    share: float = Field(0.5, gt=0, lt=1, description="Share of the budget that the first stage has.")
+
+    @field_validator("structure", "modules")
+    @classmethod
+    def _one_budget(cls, stage: dict[str, Any]) -> dict[str, Any]:
+        if "budget" in stage:
+            raise ValueError("no budget of its own: both stages share `budget`")
+        return stage
+
+
 def _known(names: list[str], figures: Set[str]) -> None:
     """ValueError, with a suggestion, for a name that is no figure."""
     for name in names:
@@ -183,12 +275,3 @@ def _known(names: list[str], figures: Set[str]) -> None:
                 f"one of {', '.join(sorted(figures))}; {name!r} is none"
                 + (f", did you mean {near[0]}?" if near else "")
             )
-    @model_validator(mode="before")
-    @classmethod
-    def _objectives_of_modules(cls, raw: Any) -> Any:
-        """MACs rank the insides of one structure reliably, where time is needed to rank structures."""
-        space = raw.get("space") if isinstance(raw, dict) else None
-        if isinstance(space, dict) and MODULES in space and "objectives" not in raw:
-            return {**raw, "objectives": ["ap:max", "macs:min"]}
-        return raw
-

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import fields
 from pathlib import Path
@@ -10,8 +11,8 @@ import yaml
 from detsearch.errors import RecipeError, ResourceError
 from detsearch.evaluation.coco import Accuracy
 from detsearch.evaluation.voc import VocAccuracy
-from detsearch.runs.recipe import builtin, load_recipe, to_yaml, write_recipe
-from detsearch.runs.settings import COSTS, FIGURES, SearchRecipe, TrainRecipe
+from detsearch.runs.recipe import builtin, load_recipe, override, to_yaml, write_recipe
+from detsearch.runs.settings import COSTS, FIGURES, CompareRecipe, HeadSearchRecipe, SearchRecipe, TrainRecipe
 from detsearch.search.objective import OF_MASKS
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
@@ -132,13 +133,19 @@ def test_the_names_that_objectives_may_use_are_those_that_evaluations_give() -> 
 
 
 def test_recipes_of_the_project_are_valid() -> None:
+    """A recipe begins with its command, which says of which kind it is; of a comparison every arm is valid."""
+    kinds = {"train": TrainRecipe, "compare": CompareRecipe, "search structure": SearchRecipe}
     found = sorted(RECIPES.glob("*.yaml"))
     assert found
     for path in found:
-        kind = TrainRecipe if "detector:" in path.read_text() else SearchRecipe
-        any_data = [] if "data:" in path.read_text() else ["data.file=any.yaml"]  # one for whatever data are given
-        load_recipe(kind, path, any_data)
-        assert path.read_text().startswith("# detsearch "), "a recipe begins with its command"
+        text = path.read_text()
+        kind = next(kind for command, kind in kinds.items() if text.startswith(f"# detsearch {command} "))
+        any_data = [] if "data:" in text else ["data.file=any.yaml"]  # one for whatever data are given
+        recipe = load_recipe(kind, path, any_data)
+        if isinstance(recipe, CompareRecipe):
+            arm_kind = TrainRecipe if recipe.kind == "train" else HeadSearchRecipe
+            for changes in recipe.arms.values():
+                override(arm_kind, copy.deepcopy(recipe.base), (), changes)
 
 
 def test_unwritable_folder_is_one_line(tmp_path: Path) -> None:

@@ -1,0 +1,70 @@
+"""The strategy that a recipe asks for."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from detsearch.arch.code import format_detector
+from detsearch.arch.presets import resolve
+from detsearch.arch.spaces.base import Space
+from detsearch.arch.spaces.modular import ModularSpace
+from detsearch.arch.spaces.section import expect_listable
+from detsearch.arch.spaces.structures import StructuresSpace
+from detsearch.arch.spec import DetectorSpec
+from detsearch.errors import RecipeError, SpecError
+from detsearch.runs.settings import SearchSettings
+from detsearch.search.evolution import Evolution
+from detsearch.search.exhaustive import Exhaustive
+from detsearch.search.given import GivenFirst
+from detsearch.search.joint import Joint
+from detsearch.search.objective import Objective
+from detsearch.search.optuna_samplers import OptunaSampler
+from detsearch.search.random_search import RandomSearch
+from detsearch.search.surrogate import Surrogate
+from detsearch.search.trial import Strategy
+
+LISTING: Final = ("all", "nsga2", "tpe")
+"""Strategies that list the whole space."""
+
+
+def make_strategy(settings: SearchSettings, space: Space, objectives: tuple[Objective, ...]) -> Strategy:
+    """A strategy in `space`: detectors that are given first, then what the settings name. Inside of several structures
+    each has one of its own, and their baselines come before all others. RecipeError for a start that is no member, and
+    for a space too large to be listed where the strategy does that."""
+    if settings.strategy in LISTING:
+        expect_listable(space, f"strategy {settings.strategy}")
+    given = tuple(_member(space, text, number) for number, text in enumerate(settings.start))
+    if isinstance(space, StructuresSpace):
+        searches = tuple((part, _in_one(settings, part, objectives)) for part in space.parts)
+        return GivenFirst(detectors=(*space.baselines, *given), strategy=Joint(searches=searches))
+    strategy = _in_one(settings, space, objectives)
+    return GivenFirst(detectors=given, strategy=strategy) if given else strategy
+
+
+def _in_one(settings: SearchSettings, space: Space, objectives: tuple[Objective, ...]) -> Strategy:
+    match settings.strategy:
+        case "all":
+            return Exhaustive(space=space)
+        case "random":
+            return RandomSearch(space=space)
+        case "evolution":
+            return Evolution(space=space, objectives=objectives, initial=settings.initial)
+        case "surrogate":
+            return Surrogate(space=space, objectives=objectives, initial=settings.initial)
+        case "nsga2" | "tpe" as sampler:
+            return OptunaSampler(space=space, objectives=objectives, sampler=sampler, initial=settings.initial)
+
+
+def _member(space: Space, text: str, number: int) -> DetectorSpec:
+    """A detector that the recipe names as a start."""
+    where = f"search.start[{number}]"
+    try:
+        spec = resolve(text)
+    except SpecError as error:
+        raise RecipeError(where, "a preset or a detector's code", f"{text!r} ({error})") from None
+    if not space.contains(spec):
+        why = "`detsearch space` lists them"
+        if isinstance(space, ModularSpace | StructuresSpace):
+            why = space.fault(spec) or why
+        raise RecipeError(where, "a member of the space", format_detector(spec), why)
+    return spec

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from detsearch.cli.main import MENDABLE, OK, run
+from detsearch.errors import RecipeError, StudyError
+from detsearch.report.comparison import markdown_comparison
+from detsearch.runs.compare import Comparison, compare
+from detsearch.runs.recipe import load_recipe, override
+from detsearch.runs.settings import CompareRecipe
+from tests.runs.conftest import FINDING
+
+HEAD = "basicblock_4_1-1-2-2/fpn(levels=4-5,width=8)/fcos(tower=cells(width=8,repeats=1))@64x64"
+
+
+def recipe(data_file: Path, **changes: Any) -> CompareRecipe:
+    base = {
+        "detector": FINDING,
+        "data": {"file": str(data_file), "test": "test"},
+        "device": "cpu",
+        "training": {"epochs": 1, "batch": 4},
+        "latency": {"runs": 3, "seconds": 0.01},
+    }
+    raw = {"base": base, "arms": {"plain": {}, "longer": {"training.epochs": 2}}, "seeds": [0, 1], **changes}
+    return override(CompareRecipe, raw, ())
+
+
+def test_arms_over_seeds(tmp_path: Path, data_file: Path) -> None:
+    told: list[str] = []
+    chosen = recipe(data_file, workers=2, latency=True)
+    found = compare(chosen, tmp_path / "out", tell=told.append)
+    assert [row.arm for row in found.rows] == ["plain", "longer"]
+    assert [row.seeds for row in found.rows] == [2, 2]
+    assert found.names == ("val ap", "val ap50", "test ap", "test ap50")
+    for row in found.rows:
+        scores = [json.loads((tmp_path / "out" / f"{row.arm}-{seed}" / "metrics.json").read_text()) for seed in (0, 1)]
+        assert [s["seed"] for s in scores] == [0, 1]
+        figure = row.figures["test ap50"]
+        assert figure is not None
+        assert figure.mean == pytest.approx(sum(s["scores"]["test"]["ap50"] for s in scores) / 2)
+        assert row.detector == scores[0]["code"]
+        assert row.costs["latency_ms"] > 0
+    plain, longer = (row.figures["val ap"] for row in found.rows)
+    difference = found.rows[1].differences["val ap"]
+    assert plain is not None and longer is not None and difference is not None  # noqa: PT018
+    assert difference.mean == pytest.approx(longer.mean - plain.mean)
+    assert not found.rows[0].differences
+
+    # Done: nothing is run again; what is added is run, and only that.
+    begun = len([line for line in told if line.endswith("begun")])
+    assert begun == 4
+    told.clear()
+    more = recipe(data_file, arms={**chosen.arms, "flipped": {"augmentation.vertical_flip": 0.5}}, seeds=[0, 1])
+    compare(more, tmp_path / "out", tell=told.append)
+    assert [line for line in told if line.endswith("begun")] == ["flipped-0: begun", "flipped-1: begun"]
+
+
+def test_the_table_reads(tmp_path: Path, data_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    chosen = recipe(data_file, seeds=[3])
+    path = tmp_path / "recipe.yaml"
+    path.write_text(json.dumps(chosen.model_dump(mode="json")))
+    assert run(["compare", "--recipe", str(path), "--out", str(tmp_path / "out")]) == OK
+    text = capsys.readouterr().out
+    assert (tmp_path / "out" / "table.md").read_text().strip() in text
+    header, rule, first, second = (tmp_path / "out" / "table.md").read_text().strip().splitlines()
+    assert header.startswith(
+        "| arm | val ap | val ap50 | test ap | test ap50 | M parameters | GMACs | seeds | detector |"
+    )
+    assert rule.count("|") == header.count("|") == first.count("|")
+    assert first.startswith("| plain |")
+    assert "±" not in first, "one seed has no spread"
+    assert second.startswith("| longer |")
+    assert "(" in second.split("|")[2], "a difference"
+
+
+def test_heads_are_searched_then_trained(tmp_path: Path, data_file: Path) -> None:
+    base = {
+        "detector": HEAD,
+        "data": {"file": str(data_file)},
+        "device": "cpu",
+        "cells": {"iterations": 2, "check": 1, "batch": 2, "operations": "rf5", "stop": False},
+        "training": {"epochs": 1, "batch": 4},
+    }
+    arms = {"searched": {}, "random": {"cells.method": "random"}}
+    found = compare(recipe(data_file, kind="head", base=base, arms=arms, seeds=[0]), tmp_path)
+    assert found.names == ("val ap", "val ap50")
+    assert not found.failed
+    assert all("fcos(tower=cells(" in row.detector for row in found.rows)
+
+
+def test_an_arm_that_fails_ends_itself(tmp_path: Path, data_file: Path) -> None:
+    arms = {"plain": {}, "wild": {"training.lr": 100.0, "training.clip_norm": None, "training.warmup_steps": 0}}
+    found = compare(recipe(data_file, arms=arms, seeds=[0]), tmp_path)
+    assert found.rows[0].seeds == 1
+    if found.failed:
+        assert "finite" in found.failed["wild-0"] or "nan" in found.failed["wild-0"]
+        assert "wild-0 failed" in markdown_comparison(found)
+        assert found.rows[1].figures["val ap"] is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"arms": {}}, "arms"),
+        ({"arms": {"a/b": {}}}, "names of letters"),
+        ({"arms": {"..": {}}}, "names of letters"),
+        ({"arms": {"a": {"seed": 1}}}, "belongs to `seeds`"),
+        ({"seeds": [1, 1]}, "every seed once"),
+        ({"seeds": []}, "seeds"),
+    ],
+)
+def test_recipes_that_cannot_be(data_file: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        recipe(data_file, **changes)
+
+
+@pytest.mark.parametrize(
+    ("arms", "message"),
+    [
+        ({"a": {"training.epoch": 3}}, r"arm a.*did you mean 'epochs'"),
+        ({"a": {}, "b": {"detector": "resnet19/fpn/retinanet@64x64"}}, "arm b"),
+    ],
+)
+def test_arms_that_cannot_be_end_before_time_is_spent(
+    tmp_path: Path, data_file: Path, arms: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(RecipeError, match=message):
+        compare(recipe(data_file, arms=arms), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_comparison_in_the_folder_is_refused(
+    tmp_path: Path, data_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    compare(recipe(data_file, arms={"plain": {}}, seeds=[0]), out)
+    other = recipe(data_file, arms={"plain": {}}, seeds=[0])
+    other = other.model_copy(update={"base": {**other.base, "detector": HEAD}})
+    with pytest.raises(StudyError, match="another's"):
+        compare(other, out)
+    path = tmp_path / "recipe.yaml"
+    path.write_text("base: {}\narms: {a: {}}\n")
+    assert run(["compare", "--recipe", str(path), "--out", str(out)]) == MENDABLE
+    assert "detsearch:" in capsys.readouterr().err
+
+
+def test_a_recipe_as_written_is_read_again(tmp_path: Path, data_file: Path) -> None:
+    found: Comparison = compare(recipe(data_file, arms={"plain": {}}, seeds=[0]), tmp_path / "out")
+    assert found.rows[0].seeds == 1
+    assert load_recipe(CompareRecipe, tmp_path / "out" / "recipe.yaml") == recipe(
+        data_file, arms={"plain": {}}, seeds=[0]
+    )
