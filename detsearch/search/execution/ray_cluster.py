@@ -8,6 +8,7 @@ one that every node sees under the same path.
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -101,7 +102,7 @@ class RayExecutor:
         self._joined = not ray.is_initialized()
         if self._joined:
             try:
-                ray.init(address=address or "auto", log_to_driver=False, logging_level="ERROR")
+                ray.init(address=address or "auto", log_to_driver=False, logging_level=logging.ERROR)
             except (ConnectionError, ValueError, RuntimeError) as error:
                 found = str(error).splitlines()[0]
                 hint = "`ray start --head` makes one of this machine; --address names another"
@@ -173,7 +174,7 @@ class RayExecutor:
             ray.shutdown()
 
     def _new(self) -> _Slot:
-        host = self._open()
+        host: Any = self._open()  # type: ignore[no-untyped-call]
         return _Slot(host, host.ready.remote())
 
     def _look(self, timeout: float) -> list[_Slot]:
@@ -244,7 +245,7 @@ class RayExecutor:
 
 def _require_room(slots: int, each: Mapping[str, float]) -> None:
     """ResourceError unless the living nodes have room for all slots at once."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
     room = sum(_fitting(node, each) for node in nodes)
     if room >= slots:
         return
