@@ -14,6 +14,8 @@ from detsearch.supernet.detector import SupernetSettings
 
 CHANNELS, WIDTH = 6, 4
 NORMS = Norms("gn", "gn")
+OTHERS = (Norms("bn", "bn"), Norms("gn_ws", "gn_ws"), Norms("bn", None))
+"""What else may stand behind the convolutions of an edge."""
 
 
 def stirred(module: nn.Module, seed: int = 0) -> nn.Module:

@@ -8,9 +8,8 @@ from torch import nn
 
 from detsearch.arch.cells import OPERATIONS, SETS
 from detsearch.nn.cells.cell import Edge
-from detsearch.nn.norms import Norms
 from detsearch.supernet.edges import SharedEdge, UnsharedEdge, mixed, representations
-from tests.supernet.small import CHANNELS, NORMS, WIDTH, maps, stirred
+from tests.supernet.small import CHANNELS, NORMS, OTHERS, WIDTH, maps, stirred
 
 FULL = SETS["full"]
 DECOUPLED = {"std1", "std2", "sep1", "sep2"}
@@ -63,8 +62,9 @@ def test_sharing_saves_representations(operations, together, apart):
         assert representations(edge) == counted(edge) == number
 
 
-@pytest.mark.parametrize("norms", [NORMS, Norms("bn", "bn"), Norms("gn_ws", "gn_ws"), Norms("bn", None)], ids=str)
-@pytest.mark.parametrize("token", FULL)
+@pytest.mark.parametrize(
+    ("token", "norms"), [*((token, NORMS) for token in FULL), *(("std2d2", norms) for norms in OTHERS)], ids=str
+)
 def test_shared_is_the_transformation_at_one_hot_weights(token, norms):
     edge, x = shared(norms=norms), maps(2, CHANNELS, 9, 8)
     torch.testing.assert_close(edge(x, only(FULL, token)), derived(edge, token, norms)(x), rtol=0, atol=1e-10)

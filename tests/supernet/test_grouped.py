@@ -10,11 +10,10 @@ from torch import nn
 
 from detsearch.arch.cells import OPERATIONS, SETS
 from detsearch.nn.cells.operations import build_operation
-from detsearch.nn.norms import Norms
 from detsearch.supernet.cells import SuperCell
 from detsearch.supernet.detector import SupernetSettings
 from detsearch.supernet.grouped import GroupedCell, merged, separated
-from tests.supernet.small import CHANNELS, NORMS, WIDTH, group, maps, stirred
+from tests.supernet.small import CHANNELS, NORMS, OTHERS, WIDTH, group, maps, stirred
 
 KINDS = [
     SupernetSettings(),
@@ -32,8 +31,9 @@ def pair(settings, norms=NORMS) -> tuple[SuperCell, GroupedCell, torch.Tensor]:
     return plain, GroupedCell(plain.edges(), plain.out, plain.nodes), alpha
 
 
-@pytest.mark.parametrize("norms", [NORMS, Norms("bn", "bn"), Norms("gn_ws", "gn_ws"), Norms("bn", None)], ids=str)
-@pytest.mark.parametrize("token", OPERATIONS)
+@pytest.mark.parametrize(
+    ("token", "norms"), [*((token, NORMS) for token in OPERATIONS), *(("std2d2", norms) for norms in OTHERS)], ids=str
+)
 def test_merged_modules_do_what_each_does(token, norms):
     modules = [stirred(build_operation(token, WIDTH, norms), seed) for seed in range(3)]
     inputs = [maps(2, WIDTH, 7, 5, seed=seed) for seed in range(3)]
