@@ -97,7 +97,8 @@ class Bilevel:
         a vector is the difference of two gradients along it (DARTS, eq. 8), at a distance that balances its error
         against rounding; in float32 about DARTS's 0.01."""
         weights = list(self._weights.values())
-        with _fixed(self._alphas):
+        chance = int(torch.randint(2**31, ()))  # all passes over the training batch must draw the same samples
+        with _fixed(self._alphas), self._drawing(chance):
             slopes = _gradients(self._losses(training), weights)
         rates = self._rates()
         before = [weight.detach().clone() for weight in weights]
@@ -112,7 +113,7 @@ class Bilevel:
             sides = []
             for sign in (1, -1):
                 self._move([old + sign * near * part for old, part in zip(before, along, strict=True)])
-                with _fixed(weights):
+                with _fixed(weights), self._drawing(chance):
                     sides.append(_gradients(self._losses(training), self._alphas))
         finally:
             self._move(before)
@@ -129,6 +130,14 @@ class Bilevel:
         for alpha, gradient in zip(self._alphas, _gradients(losses, self._alphas), strict=True):
             alpha.grad = gradient
         return losses
+
+    @contextmanager
+    def _drawing(self, seed: int) -> Iterator[None]:
+        """Within, torch's global generators begin at a seed; afterwards they are where they were."""
+        device = self._alphas[0].device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            yield
 
     def _losses(self, batch: Batch, weights: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
         kind = self._alphas[0].device.type

@@ -231,6 +231,17 @@ def test_a_step_looks_ahead_from_where_it_is():
     assert changed(search, before) == set()
 
 
+def test_looking_ahead_draws_the_same_samples_each_time():
+    """The losses of two-stage heads sample regions: a difference of gradients of other samples would be noise."""
+    search = made("second")
+    draws = []
+    search.network.register_forward_pre_hook(lambda *_: draws.append(torch.rand(()).item()))
+    torch.manual_seed(0)
+    search.architecture_step(batch(0), batch(1))
+    first, held_out, right, left = draws
+    assert first == right == left != held_out
+
+
 def test_optimiser_of_alpha():
     options = made().alpha.param_groups[0]
     assert {key: options[key] for key in ("lr", "betas", "weight_decay")} == {
