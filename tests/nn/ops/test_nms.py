@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torchvision.ops import nms
 from torchvision.ops.boxes import _batched_nms_vanilla
 
 from detsearch.nn.ops.nms import best_per_class
@@ -39,6 +41,34 @@ def test_equal_to_suppression_of_each_class_alone(
         assert not found.boxes[i, number:].any()
         assert not found.scores[i, number:].any()
         assert not found.labels[i, number:].any()
+
+
+@pytest.mark.parametrize(("count", "classes", "together"), [(400, 1, False), (400, 40, True), (900, 3, False)])
+def test_many_and_few(count: int, classes: int, together: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways of suppression, as chosen, and against each other."""
+    candidates = _candidates(2, count, classes, 0, 2**20)
+    calls: list[int] = []
+
+    def counted(boxes: torch.Tensor, scores: torch.Tensor, threshold: float) -> torch.Tensor:
+        calls.append(len(boxes))
+        return nms(boxes, scores, threshold)
+
+    monkeypatch.setattr("detsearch.nn.ops.nms.nms", counted)
+    found = best_per_class(*candidates, iou_threshold=0.5, keep=count)
+    assert len(calls) == (1 if together else 2 * classes)
+    monkeypatch.setattr("detsearch.nn.ops.nms.TOGETHER", 0 if together else 10**9)
+    other = best_per_class(*candidates, iou_threshold=0.5, keep=count)
+    assert len(calls) == 1 + 2 * classes
+    assert torch.equal(found.boxes, other.boxes)
+    assert torch.equal(found.labels, other.labels)
+
+
+def test_a_box_that_is_not_finite_spoils_no_other() -> None:
+    boxes = torch.tensor([[[0.0, 0, 10, 10], [0, 0, 10, 11], [float("inf"), 0, float("nan"), 5], [50, 50, 60, 60]]])
+    labels = torch.tensor([[0, 0, 1, 0]])
+    scores = torch.tensor([[0.9, 0.8, 0.7, 0.6]])
+    found = best_per_class(boxes, scores, labels, scores > 0, iou_threshold=0.5, keep=4)
+    assert [round(score, 1) for score in found.scores[0].tolist()] == [0.9, 0.7, 0.6, 0.0]
 
 
 def test_equal_scores_keep_the_first() -> None:
