@@ -6,8 +6,8 @@ from typing import Final
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import roi_align
 
+from detsearch.nn.ops.align import align
 from detsearch.nn.ops.dense import precise
 from detsearch.nn.structures import Regions
 from detsearch.types import FeatureSpec
@@ -68,5 +68,4 @@ class RegionPool(nn.Module):
         return self.place[level.long() - FINEST]
 
     def _pooled(self, level: Tensor, rois: Tensor, scale: float) -> Tensor:
-        pooled: Tensor = roi_align(level.to(rois.dtype), rois, self.size, scale, self.sampling)
-        return pooled.to(level.dtype)
+        return align(level.to(rois.dtype), rois, self.size, scale, self.sampling).to(level.dtype)
