@@ -23,8 +23,9 @@ def align(level: Tensor, rois: Tensor, size: int, scale: float, sampling: int) -
     gradient; (N, C, size, size). Values are torchvision's own; gradients equal its own up to rounding.
     """
     if not (torch.is_grad_enabled() and level.requires_grad):
-        return roi_align(level, rois, size, scale, sampling)
-    aligned: Tensor = _Align.apply(level, rois, size, scale, sampling)
+        aligned: Tensor = roi_align(level, rois, size, scale, sampling)
+    else:
+        aligned = _Align.apply(level, rois, size, scale, sampling)
     return aligned
 
 
@@ -33,7 +34,8 @@ class _Align(torch.autograd.Function):
     def forward(ctx: Any, level: Tensor, rois: Tensor, size: int, scale: float, sampling: int) -> Tensor:
         ctx.save_for_backward(rois)
         ctx.shape, ctx.fields = level.shape, (size, scale, sampling)
-        return roi_align(level, rois, size, scale, sampling)
+        aligned: Tensor = roi_align(level, rois, size, scale, sampling)
+        return aligned
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
