@@ -176,9 +176,9 @@ def _term(
     """What the cells cost, as a part of the architecture's loss."""
     if not settings.cost_weight:
         return None
-    operations = supernet.architecture.operations
     costs = {}
     for group, width in supernet.widths.items():
+        operations = supernet.architecture.choices[group]
         if settings.cost == "macs":
             costs[group] = macs(operations, width)
         else:

@@ -6,7 +6,7 @@ Groups stand in `nn.cells.cell.CellTowers` and `CellTower`, where derived ones s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import torch
@@ -24,8 +24,9 @@ SPREAD: Final = 1e-3
 
 
 class Architecture(nn.Module):
-    """What a search decides: for every group of cells `alpha`, (edges, K + 1), whose softmax over the `operations` and
-    'none', which comes last, says how much of each an edge does. Edges are in the order of `arch.cells.edges_of`.
+    """What a search decides: for every group of cells `alpha`, (edges, K + 1), whose softmax over the group's `choices`
+    of operations and 'none', which comes last, says how much of each an edge does. Edges are in the order of
+    `arch.cells.edges_of`. `operations` are those of all groups, or of each by its name.
 
     The groups of a supernet hold the same parameters, so that they lie in its state; here they are together.
     """
@@ -33,16 +34,21 @@ class Architecture(nn.Module):
     def __init__(
         self,
         groups: Sequence[str],
-        operations: Sequence[str],
+        operations: Sequence[str] | Mapping[str, Sequence[str]],
         *,
         nodes: int = NODES,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        self.operations, self.nodes = tuple(operations), nodes
-        shape = self.edges, len(self.operations) + 1
+        self.nodes = nodes
+        self.choices = {
+            group: tuple(operations[group] if isinstance(operations, Mapping) else operations) for group in groups
+        }
         self.alpha = nn.ParameterDict(
-            {group: nn.Parameter(SPREAD * torch.randn(shape, generator=generator)) for group in groups}
+            {
+                group: nn.Parameter(SPREAD * torch.randn((self.edges, len(tokens) + 1), generator=generator))
+                for group, tokens in self.choices.items()
+            }
         )
 
     @property

@@ -57,7 +57,7 @@ class Choice:
         alphas = dict(architecture.alpha.items())
         return cls(
             iteration,
-            {name: derive(alpha, architecture.operations, architecture.nodes) for name, alpha in alphas.items()},
+            {name: derive(alpha, architecture.choices[name], architecture.nodes) for name, alpha in alphas.items()},
             {name: entropy(alpha) for name, alpha in alphas.items()},
             {name: weights.detach().cpu().tolist() for name, weights in architecture.weights().items()},
         )
