@@ -1,7 +1,9 @@
 """Does a search find what is there? Planted teachers: a module with a known cell produces the targets, and a search
 over all cells imitates it.
 
-    python benchmarks/teachers.py                                 an hour on one core
+    python benchmarks/teachers.py                                 two hours on one core
+
+Each teacher leaves a file under --runs, and the same command goes on behind those that are there.
 
 A teacher is a random cell of the full space with random weights. Student and teacher see the same two maps of noise;
 targets are the values of the teacher's nodes, so that it is known which node is which (behind the 1x1 convolution that
@@ -9,7 +11,11 @@ joins them, the same function may come from other nodes). *Recovered* is the sha
 derived cell has too, from the same source and with the same receptive field; *chance* is what random cells recover.
 Compared with the search as it is, from the same teachers: decoupling off; gradients of alpha taken on a copy of the
 network that never learns (*stale*); and with the targets of one map shown beside another (*shuffled*). The derived
-module is trained from new weights, and so are ten random cells.
+module is trained from new weights, and so are the teacher's own cell and ten random ones, on the same batches. Every
+batch is new: alpha and weights never see the same maps, and a loss is one on maps that were not learnt from.
+
+Asked for (95 % intervals over the teachers): 0.70 recovered, less without decoupling and with wrong gradients, and
+derived modules that fit better than nine of ten random ones.
 """
 
 from __future__ import annotations
@@ -18,6 +24,7 @@ import argparse
 import copy
 import json
 import math
+import shlex
 import statistics
 import sys
 import time
@@ -26,11 +33,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from provenance import provenance
+from kept import kept
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detsearch.arch.cells import OPERATIONS, SETS, CellSpec, edges_of
+from detsearch.errors import UserError
+from detsearch.files import write_json, write_text
+from detsearch.intervals import Interval, mean_interval
 from detsearch.nn.cells.cell import CellGroup
 from detsearch.nn.norms import Norms
 from detsearch.supernet.bilevel import CLIP_NORM, Bilevel, alpha_optimiser
@@ -44,6 +54,9 @@ SIDE: Final = 12
 BATCH: Final = 4
 NORMS: Final = Norms("gn", "gn")
 RANDOM_CELLS: Final = 10
+RECOVERED: Final = 0.7
+BETTER_THAN: Final = 9
+"""What is asked for: the share of edges, and how many of the random cells fit worse."""
 CONTROLS: Final = ("decoupled", "direct", "stale", "shuffled")
 LR: Final = 0.01
 ALPHA_LR: Final = 0.03
@@ -166,7 +179,7 @@ def late(losses: list[float]) -> float:
 
 
 def experiment(space: Space, seed: int, options: argparse.Namespace) -> dict[str, Any]:
-    """Everything about one teacher; every search and training of it sees the same batches."""
+    """Everything about one teacher; all searches of it see the same batches, and so do all trainings."""
     wanted = Teacher(space, seed).cell
     row: dict[str, Any] = {"seed": seed, "teacher": str(wanted)}
     for control in options.controls:
@@ -183,30 +196,51 @@ def experiment(space: Space, seed: int, options: argparse.Namespace) -> dict[str
     others = [space.random(generator) for _ in range(RANDOM_CELLS)]
     row["chance"] = statistics.fmean(recovered(wanted, space.random(generator)) for _ in range(1000))
     if options.fit:
-        own = fitted(Teacher(space, seed), CellSpec.parse(row[options.controls[0]]["cell"]), options.fit)
-        random = [fitted(Teacher(space, seed), cell, options.fit) for cell in others]
-        row["fit"] = {"derived": own, "random": random, "better_than": sum(own < one for one in random)}
+        derived = CellSpec.parse(row[options.controls[0]]["cell"])
+        own, teacher, *random = (fitted(Teacher(space, seed), cell, options.fit) for cell in (derived, wanted, *others))
+        better_than = sum(own < one for one in random)
+        row["fit"] = {"derived": own, "teacher": teacher, "random": random, "better_than": better_than}
     return row
 
 
 def summary(rows: list[dict[str, Any]], controls: list[str]) -> list[str]:
-    """A table over the teachers, each control in pairs with the first search."""
-    lines = [f"| search | recovered, mean (least to most) | against {controls[0]} |", "|:--|--:|:--|"]
+    """A table over the teachers, each control in pairs with the first search, and what was asked for beside it."""
+    lines = [
+        f"| search | recovered | least to most | less than {controls[0]} by | less, equal, more |",
+        "|:--|--:|--:|--:|--:|",
+    ]
     own = [row[controls[0]]["recovered"] for row in rows]
     for control in controls:
         found = [row[control]["recovered"] for row in rows]
-        less = sum(a > b for a, b in zip(own, found, strict=True))
-        more = sum(a < b for a, b in zip(own, found, strict=True))
-        pairs = f"less in {less}, more in {more} of {len(rows)}" if control != controls[0] else ""
-        lines.append(f"| {control} | {statistics.fmean(found):.2f} ({min(found):.2f} to {max(found):.2f}) | {pairs} |")
-    lines.append(f"| chance | {statistics.fmean(row['chance'] for row in rows):.2f} | |")
+        cells = [control, shown(mean_interval(found)), f"{min(found):.2f} to {max(found):.2f}", "", ""]
+        if control != controls[0]:
+            lost = [a - b for a, b in zip(own, found, strict=True)]
+            places = sum(d > 0 for d in lost), sum(d == 0 for d in lost), sum(d < 0 for d in lost)
+            cells[3:] = [shown(mean_interval(lost)), ", ".join(map(str, places))]
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += [f"| random cells | {statistics.fmean(row['chance'] for row in rows):.2f} | | | |", ""]
+    lines.append(
+        f"Asked for: {RECOVERED:.2f}; found by {controls[0]} in {len(rows)} teachers: {shown(mean_interval(own))}."
+    )
     if all("fit" in row for row in rows):
-        places = ", ".join(str(row["fit"]["better_than"]) for row in rows)
-        lines += ["", f"The derived modules fit better than {places} of {RANDOM_CELLS} random cells."]
+        better = [row["fit"]["better_than"] for row in rows]
+        enough = sum(count >= BETTER_THAN for count in better)
+        lines.append(
+            f"The derived modules fit better than {', '.join(map(str, better))} of {RANDOM_CELLS} random cells: "
+            f"than {BETTER_THAN} or more in {enough} of {len(rows)} teachers, {statistics.fmean(better):.1f} in the "
+            "mean."
+        )
+        ratio = statistics.fmean(row["fit"]["derived"] / row["fit"]["teacher"] for row in rows)
+        lines.append(f"Their loss is {ratio:.2f} times that of the teacher's own cell from new weights, in the mean.")
     return lines
 
 
-def main() -> None:
+def shown(found: Interval | None) -> str:
+    assert found is not None
+    return f"{found.mean:.2f}" + ("" if found.half is None else f" ± {found.half:.2f}")
+
+
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--first", type=int, default=0, help="seed of the first teacher")
@@ -215,21 +249,29 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=500)
     parser.add_argument("--fit", type=int, default=200, help="steps of training the derived and random cells; 0: not")
     parser.add_argument("--controls", nargs="+", choices=CONTROLS, default=list(CONTROLS))
+    parser.add_argument("--runs", type=Path, default=Path("runs/teachers"), help="what is done already")
     parser.add_argument("--out", type=Path, default=Path("docs/results/teachers"), help="without suffix")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     space = Space(SETS[options.operations], options.nodes)
+    settings = {name: getattr(options, name) for name in ("nodes", "operations", "iterations", "fit", "controls")}
     rows: list[dict[str, Any]] = []
-    document: dict[str, Any] = {"command": " ".join(["python", *sys.argv]), **provenance(), "rows": rows}
-    options.out.parent.mkdir(parents=True, exist_ok=True)
     for seed in range(options.first, options.first + options.seeds):
-        rows.append(experiment(space, seed, options))
-        print(json.dumps(rows[-1]), flush=True)
-        options.out.with_suffix(".json").write_text(json.dumps(document, indent=1) + "\n")
-    when = f"{document['date'][:10]}, {document['device']}."
+        path = options.runs / f"teacher-{seed}.json"
+        try:
+            rows.append(kept(path, settings | {"seed": seed}, lambda seed=seed: experiment(space, seed, options)))
+        except UserError as error:
+            parser.error(str(error))
+        print(json.dumps({name: value for name, value in rows[-1].items() if name != "settings"}), flush=True)
+    command = shlex.join(["python", *sys.argv])
+    write_json(options.out.with_suffix(".json"), {"command": command, "settings": settings, "rows": rows})
+    facts = (dict.fromkeys(row[name] for row in rows) for name in ("commit", "device"))
+    commits, devices = map(", ".join, facts)
+    days = sorted(row["date"][:10] for row in rows)
+    made = f"{' to '.join(dict.fromkeys((days[0], days[-1])))}, one thread of {devices}, commit {commits}."
     table = summary(rows, options.controls)
-    lines = ["# Planted teachers", "", f"    {document['command']}", "", when, "", *table, ""]
-    options.out.with_suffix(".md").write_text("\n".join(lines), encoding="utf-8")
+    text = "\n".join(["# Planted teachers", "", f"    {command}", "", made, "", *table, ""])
+    write_text(options.out.with_suffix(".md"), text)
     print("\n".join(table))
 
 

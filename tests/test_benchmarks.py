@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
+import yaml
 
+from detsearch.arch.presets import resolve
+from detsearch.errors import StudyError
 from detsearch.search.tablefile import write_table
 from tests.search.generated import CHOICES, generated
 
@@ -75,15 +82,233 @@ def ran(script: str, *options: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+Load = Callable[[str], ModuleType]
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch) -> Load:
+    """A script of benchmarks/ as a module, which leaves the threads of this process alone."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    monkeypatch.setattr("torch.set_num_threads", lambda _: None)
+
+    def loaded(name: str) -> ModuleType:
+        for module in (name, "kept", "provenance"):
+            monkeypatch.delitem(sys.modules, module, raising=False)
+        return importlib.import_module(name)
+
+    return loaded
+
+
+def test_results_are_kept(tmp_path: Path, load: Load) -> None:
+    kept = load("kept").kept
+    made: list[int] = []
+
+    def make() -> dict[str, int]:
+        made.append(1)
+        return {"value": len(made)}
+
+    path = tmp_path / "runs" / "one.json"
+    first = kept(path, {"size": (1, 2)}, make)
+    assert (first["value"], first["settings"]) == (1, {"size": [1, 2]})
+    assert {"date", "device", "commit"} <= set(first)
+    assert kept(path, {"size": (1, 2)}, make) == first
+    assert made == [1]
+    for other in ({"size": (1, 3)}, {"size": (1, 2), "more": None, "seed": 1}, {}):
+        with pytest.raises(StudyError, match="choose another --runs folder"):
+            kept(path, other, make)
+    for damaged in ("", "[]", "{}", "{"):
+        path.write_text(damaged)
+        with pytest.raises(StudyError, match="another or a damaged file"):
+            kept(path, {"size": (1, 2)}, make)
+
+
 def test_a_small_teacher_is_found(tmp_path: Path) -> None:
     space = ["--nodes", "1", "--operations", "rf5", "--iterations", "60"]
-    ran("teachers", "--seeds", "1", *space, "--fit", "5", "--controls", "decoupled", "--out", str(tmp_path / "found"))
+    places = ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "found")]
+    ran("teachers", "--seeds", "1", *space, "--fit", "5", "--controls", "decoupled", *places)
     (row,) = json.loads((tmp_path / "found.json").read_text())["rows"]
     assert row["decoupled"]["recovered"] == 1.0
     assert row["decoupled"]["loss"] < 0.7
     assert 0.4 < row["chance"] < 0.6
     assert len(row["fit"]["random"]) == 10
-    assert "| chance |" in (tmp_path / "found.md").read_text()
+    assert "| random cells |" in (tmp_path / "found.md").read_text()
+
+
+def test_teachers_go_on_where_they_were_stopped(tmp_path: Path, load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    teachers = load("teachers")
+    asked: list[int] = []
+
+    def experiment(space: Any, seed: int, options: Any) -> dict[str, Any]:
+        asked.append(seed)
+        if asked == [0, 1]:
+            raise KeyboardInterrupt
+        fit = {"derived": 1.0, "teacher": 0.5, "random": [2.0] * 10, "better_than": 9 - seed % 2}
+        found = {"decoupled": {"recovered": 0.5 + seed / 8}, "direct": {"recovered": 0.5}}
+        return {"seed": seed, **found, "chance": 0.25, "fit": fit}
+
+    monkeypatch.setattr(teachers, "experiment", experiment)
+    options = ["--seeds", "3", "--controls", "decoupled", "direct"]
+    places = ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "found")]
+    with pytest.raises(KeyboardInterrupt):
+        teachers.main([*options, *places])
+    assert not (tmp_path / "found.json").exists()
+    for _ in range(2):
+        teachers.main([*options, *places])
+        assert asked == [0, 1, 1, 2]
+    rows = json.loads((tmp_path / "found.json").read_text())["rows"]
+    assert [row["seed"] for row in rows] == [0, 1, 2]
+    page = (tmp_path / "found.md").read_text()
+    assert "| decoupled | 0.62 ± 0.31 | 0.50 to 0.75 |" in page  # 4.303 * 0.125 / sqrt(3)
+    assert "| direct | 0.50 ± 0.00 | 0.50 to 0.50 | 0.12 ± 0.31 | 2, 1, 0 |" in page
+    assert "than 9 or more in 2 of 3 teachers, 8.7 in the mean" in page
+    assert "2.00 times that of the teacher's own cell" in page
+    with pytest.raises(SystemExit, match="2"):
+        teachers.main([*options, *places, "--iterations", "7"])
+
+
+def test_decoupling_is_studied_and_goes_on_as_if_it_had_not_been_stopped(
+    tmp_path: Path, load: Load, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    decoupling = load("decoupling")
+    sizes = ["--images", "17", "--test-images", "9", "--cells", "3", "--channels", "2", "--train-cells", "3"]
+    steps = ["--epochs", "2", "--batch", "4", "--train-channels", "2", "--train-epochs", "1", "--train-batch", "8"]
+    counts = ["--arms", "decoupled", "unshared", "--searches", "1", "--trainings", "2"]
+    calls: list[str] = []
+
+    def study(out: str, runs: str) -> list[dict[str, Any]]:
+        places = ["--runs", str(tmp_path / runs), "--out", str(tmp_path / out)]
+        decoupling.main([*sizes, *steps, *counts, *places])
+        rows: list[dict[str, Any]] = json.loads((tmp_path / out).read_text())["rows"]
+        return [{name: row[name] for name in ("arm", "cells", "shares", "entropy", "errors")} for row in rows]
+
+    whole = study("whole.json", "whole")
+    assert [row["arm"] for row in whole] == ["decoupled", "unshared"]
+    for row in whole:
+        assert sum(row["shares"].values()) == pytest.approx(1)
+        assert all(error * 9 == pytest.approx(round(error * 9)) for error in row["errors"])
+    assert "| unshared |" in capsys.readouterr().out
+
+    for name in ("searched", "trained"):
+        plain = getattr(decoupling.Study, name)
+        monkeypatch.setattr(
+            decoupling.Study, name, lambda *a, plain=plain: (calls.append(plain.__name__), plain(*a))[1]
+        )
+    assert study("again.json", "whole") == whole
+    assert calls == []
+    (tmp_path / "whole" / "unshared-0.json").unlink()
+    (tmp_path / "whole" / "decoupled-0-1.json").unlink()
+    assert study("rest.json", "whole") == whole
+    assert calls == ["trained", "searched"]
+    with pytest.raises(SystemExit, match="2"):
+        decoupling.main([*sizes, *steps, *counts, "--lr", "0.2", "--runs", str(tmp_path / "whole")])
+    assert "a result with lr 0.2, got one with 0.05" in capsys.readouterr().err
+
+
+def test_choices_are_counted_by_search(load: Load) -> None:
+    def row(arm: str, first: float, second: float, *errors: float) -> dict[str, Any]:
+        rest = 1 - first - second
+        shares = {"sep1": first, "sep2": second, "sep3": 0, "sep1d2": 0, "sep2d2": 0, "skip": rest}
+        return {"arm": arm, "shares": shares, "errors": list(errors)}
+
+    rows = [row("a", 0.5, 0.25, 0.1, 0.2), row("b", 0.25, 0, 0.25), row("a", 0.75, 0.25, 0.05), row("b", 0, 0.5, 0.25)]
+    _, _, first, second = load("decoupling").table(rows, ["a", "b"], "sep")
+    assert first == "| a | 87.5 ± 158.8 % | 62 % | 25 % | 12 % |  | 10.0 ± 63.5 % |  |"
+    assert second == "| b | 37.5 ± 158.8 % | 12 % | 25 % | 62 % | -50.0 ± 0.0 % | 25.0 ± 0.0 % | 15.0 ± 63.5 % |"
+
+
+def test_pickled_images_are_refused(tmp_path: Path, load: Load, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    with pytest.raises(SystemExit, match="2"):
+        load("decoupling").main(["--data", str(tmp_path), "--runs", str(tmp_path / "runs")])
+    assert "pickles, which could run code and are never read" in capsys.readouterr().err
+
+
+def test_published_latencies_are_compared(tmp_path: Path, load: Load, capsys: pytest.CaptureFixture[str]) -> None:
+    """On slim stand-ins: every one is divided by the base in the same round; what was published stands beside."""
+    published = load("published")
+    base, other = "retinanet_slim@64x64", "basicblock_4_1-2-2-2/fpn(levels=4-5,width=8)/rpn/2fc(width=16)@96x64"
+    out = tmp_path / "deep" / "published.json"
+    published.main(["--base", base, "--detectors", other, "--rounds", "3", "--threads", "1", "--out", str(out)])
+    found = json.loads(out.read_text())
+    first, second = found["rows"]
+    assert (first["detector"], first["ratio"], first["rounds"]) == (base, 1.0, 3)
+    assert second["tensor"] == "96x64"
+    assert second["ratio_low"] <= second["ratio"] <= second["ratio_high"]
+    assert second["published_ms"] is None
+    assert str(tmp_path) not in out.read_text()
+    assert {"command", "commit", "date", "device", "seed"} <= found.keys()
+    assert f"| {other} | 96x64 |" in capsys.readouterr().out
+
+    ours, e0 = (SimpleNamespace(name=name, spec=resolve(name)) for name in (published.BASE, "E0"))
+    row = published.rows([ours, e0], {published.BASE: [0.2, 0.4, 0.2], "E0": [0.1, 0.1, 0.1]}, published.BASE)[1]
+    assert row["ratio"] == pytest.approx(0.5)
+    assert row["published_ratio"] == pytest.approx(24.5 / 43.6)
+    assert set(published.DETECTORS) >= {"E0", "E5", "retinanet_r50_fpn@800x600"}
+
+
+def test_the_volume_of_an_arm_is_that_on_test_of_what_val_chose(load: Load) -> None:
+    two_stage = load("two_stage")
+    good, dear, lucky = (
+        two_stage.Retrained("good", (0.5,), (0.4,), 10.0),
+        two_stage.Retrained("dear", (0.4,), (0.9,), 20.0),  # behind on val: what test says of it does not count
+        two_stage.Retrained("lucky", (0.6,), (0.3,), 40.0),
+    )
+    kept, points = two_stage.by_test([good, dear, lucky], lambda values: values[0])
+    assert kept == [good, lucky]
+    assert two_stage.volume(points, 50.0) == pytest.approx(0.4 * 40 / 50)
+
+
+@pytest.mark.slow
+def test_two_stages_are_compared_with_one(tmp_path: Path, load: Load, capsys: pytest.CaptureFixture[str]) -> None:
+    """On synthetic images: both arms cost alike, a second call does nothing again."""
+    two_stage = load("two_stage")
+    data = {
+        "format": "synthetic",
+        "width": 64,
+        "height": 64,
+        "splits": {name: {"images": 8, "seed": number} for number, name in enumerate(("train", "val", "test"))},
+    }
+    (tmp_path / "data.yaml").write_text(yaml.safe_dump(data))
+    structure = {
+        "data": {"file": str(tmp_path / "data.yaml")},
+        "space": {
+            "backbone": ["basicblock_4_1-2-2-2", "basicblock_4_1-2-2-21", "basicblock_8_1-2-2-2"],
+            "neck": ["fpn(levels=4-5,width=8)", "fpn(levels=3-4-5,width=8)"],
+            "proposals": ["rpn(anchor_scale=2,keep=50)"],
+            "head": ["2fc(width=16)"],
+            "norm": ["gn"],
+            "input": ["64x64", "96x96"],
+        },
+        "training": {"epochs": 1, "batch": 4, "warmup_steps": 1},
+        "search": {"initial": 2, "prune": False},
+        "latency": {"warmup": 1, "runs": 3, "seconds": 0.01},
+        "execution": {"workers": 2},
+    }
+    inside = {"base": [4, 6, 8], "width": [8], "depth": 8, "spread": [0.2, 5]}
+    stages = {"structure": structure, "modules": {"space": {"modules": inside}, "search": {"initial": 1}}, "count": 1}
+    (tmp_path / "stages.yaml").write_text(yaml.safe_dump({**stages, "budget": {"trials": 6}, "share": 0.4}))
+    places = [
+        "--recipe",
+        str(tmp_path / "stages.yaml"),
+        "--runs",
+        str(tmp_path / "runs"),
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    sizes = ["--count", "2", "--epochs", "1", "--seeds", "2"]
+    (tmp_path / "out").mkdir()
+    two_stage.main([*places, *sizes])
+    found = json.loads((tmp_path / "out" / "two-stage.json").read_text())
+    trained = found["trained"]
+    assert trained["control"]["seconds"] >= trained["modules"]["seconds"] > 0
+    assert (trained["structure"]["candidates"], trained["modules"]["candidates"]) == (2, 4)
+    assert set(found["hypervolume"]) == {"two stages", "one stage"}
+    assert all(len(row["test_ap"]) == 2 for row in found["candidates"])
+    assert {arm for row in found["candidates"] for arm in row["arms"]} == {"two stages", "one stage"}
+    assert str(tmp_path) not in (tmp_path / "out" / "two-stage.json").read_text()
+    assert "| difference |" in capsys.readouterr().out
+    two_stage.main([*places, *sizes])
+    assert json.loads((tmp_path / "out" / "two-stage.json").read_text()) | {"date": ""} == found | {"date": ""}
 
 
 @pytest.mark.slow
