@@ -1,8 +1,10 @@
-"""First generations that show every part of a space: all kinds of module and all choices, as evenly as possible."""
+"""First generations that show every part of a space: all kinds of module and all choices, or all of a scale of cost, as
+evenly as possible."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+import math
+from collections.abc import Hashable, Iterable, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
@@ -10,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from detsearch.arch.spaces.base import Space
+from detsearch.arch.spaces.base import Graded, Space
 from detsearch.arch.spec import SLOTS, DetectorSpec
 from detsearch.search.trial import GIVEN, RANDOM, Trial, TrialState
 
@@ -21,13 +23,19 @@ the others."""
 LISTED: Final = 20_000
 """First members are chosen from all candidates of a space that has no more than these, ..."""
 DRAWS: Final = 500
-"""... or else from so many that are drawn."""
+"""... or else from so many that are drawn, ..."""
+DRAWS_OF_PART: Final = 12
+"""... and in a space with a scale of cost from so many that are drawn from a part of it."""
 
 
 @dataclass(frozen=True)
 class Opening:
     """The first `count` members of a search, which together show every kind of module and every choice, as far as their
-    number allows, and as evenly as possible; detectors that were given count, pruned and failed ones are replaced."""
+    number allows, and as evenly as possible; detectors that were given count, pruned and failed ones are replaced.
+
+    In a space with a scale of cost (`Graded`) they are stratified: one from each of `count` equal parts of the scale.
+    Drawn freely, some parts would have several and others none.
+    """
 
     space: Space
     count: int
@@ -40,7 +48,35 @@ class Opening:
         if sum(trial.origin in (RANDOM, GIVEN) for trial in kept) >= self.count:
             return None
         members = {trial.spec for trial in kept}
-        return self._pool(rng).next(members, {trial.spec for trial in trials} - members, rng)
+        out = {trial.spec for trial in trials} - members
+        if isinstance(self.space, Graded):
+            return self._stratified(self.space, members, out, rng)
+        return self._pool(rng).next(members, out, rng)
+
+    def _stratified(
+        self, space: Graded, members: Set[DetectorSpec], lost: Set[DetectorSpec], rng: np.random.Generator
+    ) -> DetectorSpec | None:
+        """From a part of the scale with the fewest members; of equals, one in which the fewest were lost, at random."""
+        has, missed = (self._by_part(space, specs) for specs in (members, lost))
+        # Where all candidates of a part are lost again and again, it must not hold up the others.
+        order = np.lexsort((rng.random(self.count), missed, has + (missed >= TRIES)))
+        for part in order.tolist():
+            ends = part / self.count, (part + 1) / self.count
+            drawn = dict.fromkeys(space.sample_between(rng, *ends) for _ in range(DRAWS_OF_PART))
+            # A draw is near to what was wanted: at the edges it may belong to the next part.
+            own = [spec for spec in drawn if self._part(space, spec) == part] or list(drawn)
+            if (found := Coverage(own).next(members, lost, rng)) is not None:
+                return found
+        return None
+
+    def _by_part(self, space: Graded, specs: Iterable[DetectorSpec]) -> NDArray[np.int64]:
+        """How many detectors lie in each part."""
+        parts = np.array([self._part(space, spec) for spec in specs], dtype=np.int64)
+        return np.bincount(parts, minlength=self.count)
+
+    def _part(self, space: Graded, spec: DetectorSpec) -> int:
+        """The part of the scale that a detector lies in; those beyond it count at its ends."""
+        return min(max(0, math.floor(space.place(spec) * self.count)), self.count - 1)
 
     def _pool(self, rng: np.random.Generator) -> Coverage:
         if self.space.size() <= LISTED:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
@@ -12,12 +13,13 @@ from hypothesis import strategies as st
 
 from detsearch.arch.code import format_detector, parse_detector
 from detsearch.arch.spaces.base import Space
+from detsearch.arch.spaces.modular import ModularSpace
 from detsearch.arch.spaces.structural import StructuralSpace
 from detsearch.arch.spec import SLOTS, DetectorSpec
 from detsearch.search import coverage
-from detsearch.search.coverage import TRIES, Coverage
+from detsearch.search.coverage import TRIES, Coverage, Opening
 from detsearch.search.evolution import Evolution
-from detsearch.search.trial import Trial, TrialState, proposal_rng
+from detsearch.search.trial import RANDOM, Trial, TrialState, proposal_rng
 from tests.search.toy import FIDELITY, OBJECTIVES
 
 PARTS: dict[str, list[Any]] = {
@@ -139,3 +141,47 @@ def test_spaces_too_large_to_list_are_drawn_from(monkeypatch: pytest.MonkeyPatch
     first = first_members(space, 8, 0)
     assert [t.spec for t in first] == [t.spec for t in first_members(space, 8, 0)]
     assert all(len(found) == len(PARTS[part]) for part, found in counts(t.spec for t in first).items() if part in PARTS)
+
+
+MODULAR = ModularSpace.from_section({"structure": "faster_rcnn_r18_fpn@512x512"})
+
+
+@given(count=st.integers(1, 10), seed=st.integers(0, 1000))
+@settings(max_examples=8, deadline=None)
+def test_the_first_members_inside_a_structure_are_one_from_each_part_of_the_scale(count: int, seed: int) -> None:
+    members = [t.spec for t in first_members(MODULAR, count, seed)]
+    parts = [math.floor(MODULAR.place(spec) * count) for spec in members]
+    assert sorted(parts) == list(range(count))
+    assert all(map(MODULAR.contains, members))
+
+
+def test_a_part_of_the_scale_that_is_always_lost_does_not_hold_up_the_others() -> None:
+    opening = Opening(MODULAR, 4)
+    trials: list[Trial] = []
+    while (spec := opening.next(trials, [], proposal_rng(3, len(trials)))) is not None:
+        lost = MODULAR.place(spec) < 1 / 4
+        trials.append(
+            Trial(
+                number=len(trials),
+                code=format_detector(spec),
+                spec=spec,
+                state=TrialState.PRUNED if lost else TrialState.COMPLETE,
+                fidelity=FIDELITY,
+                seed=0,
+                origin=RANDOM,
+            )
+        )
+    parts = Counter(math.floor(4 * MODULAR.place(t.spec)) for t in trials if t.state is TrialState.COMPLETE)
+    assert sorted(parts) == [1, 2, 3]
+    assert parts.total() == 4
+    assert sum(t.state is TrialState.PRUNED for t in trials) <= TRIES
+    assert len({t.spec for t in trials}) == len(trials)
+
+
+def test_a_small_space_inside_a_structure_is_used_up_without_repetition() -> None:
+    slim = "basicblock_16_1-2-2-2/fpn(levels=3-4-5,width=16)/retinanet(depth=1)@64x64"
+    tiny = {"base": [14, 16], "width": [16, 24], "depth": 4, "doublings": [1], "spread": [0.001, 1000]}
+    space = ModularSpace.from_section({"structure": slim, **tiny})
+    members = [t.spec for t in first_members(space, space.size(), 0)]
+    assert set(members) == set(space.all())
+    assert len(members) == space.size()

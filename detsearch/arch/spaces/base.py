@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -34,3 +34,17 @@ class Space(Protocol):
     def neighbours(self, spec: DetectorSpec) -> Iterator[DetectorSpec]: ...
 
     def mutate(self, spec: DetectorSpec, rng: np.random.Generator) -> DetectorSpec: ...
+
+
+@runtime_checkable
+class Graded(Protocol):
+    """A space whose draws are even on a scale of cost, known in closed form, from 0 (the cheapest that is drawn) to 1
+    (the dearest)."""
+
+    def place(self, spec: DetectorSpec) -> float:
+        """Where a member lies on the scale; below 0 or above 1 where it would not be drawn."""
+        ...
+
+    def sample_between(self, rng: np.random.Generator, low: float, high: float) -> DetectorSpec:
+        """A member drawn evenly over a part of the scale, or near to it where it has hardly any."""
+        ...

@@ -73,8 +73,14 @@ class EvenCodes:
         least, most = self.extent
         return max(self.low, least), min(self.high, most)
 
-    def draw(self, rng: np.random.Generator) -> BlockCode:
+    def place(self, code: BlockCode) -> float:
+        """Where a code's cost lies in the span: 0 at its lower end, 1 at its upper one, even on a logarithmic scale."""
         low, high = self.span
+        return math.log(self.cost(code) / low) / math.log(high / low) if low < high else 0.0
+
+    def draw(self, rng: np.random.Generator, part: tuple[float, float] = (0.0, 1.0)) -> BlockCode:
+        """A code of the span, or of a `part` of it, in the units of `place`."""
+        low, high = (self.span[0] * (self.span[1] / self.span[0]) ** end for end in part)
         wanted = min(max(math.exp(rng.uniform(math.log(low), math.log(high))), low), high)
         # Those that are cheap enough to grow from, and the next one, which may be nearer than any of them can get.
         affordable = sum(cost <= wanted for cost, _ in self.starts)

@@ -244,7 +244,15 @@ class ModularSpace:
         """A detector drawn evenly over the logarithm of its backbone's MACs, within `spread`: drawn evenly over codes,
         nearly all would be as deep as is allowed. The backbone's, because they are known in closed form; the width of
         the neck is drawn on its own."""
-        code = self._codes.draw(rng)
+        return self.sample_between(rng, 0.0, 1.0)
+
+    def place(self, spec: DetectorSpec) -> float:
+        """Where a member's backbone lies among those that are drawn, 0 to 1 on the logarithmic scale of MACs."""
+        return self._codes.place(coded(spec.network.backbone).code)
+
+    def sample_between(self, rng: np.random.Generator, low: float, high: float) -> DetectorSpec:
+        """A member drawn as by `sample`, from a part of that scale."""
+        code = self._codes.draw(rng, (low, high))
         return self._member(code, self.widths[int(rng.integers(len(self.widths)))] if self.widths else 0)
 
     def neighbours(self, spec: DetectorSpec) -> Iterator[DetectorSpec]:
