@@ -1,6 +1,8 @@
-"""Which device a run uses."""
+"""Which device a run uses, and which ones when it uses several."""
 
 from __future__ import annotations
+
+import os
 
 import torch
 
@@ -23,3 +25,25 @@ def resolve_device(text: str) -> str:
             return f"cuda:{device.index or 0}"
         raise ResourceError("device", f"one of {count} GPUs that PyTorch sees here" if count else "cpu", repr(text))
     raise ResourceError("device", "cpu or cuda:N", repr(text))
+
+
+def several(device: str, count: int, where: str = "devices") -> tuple[str, ...]:
+    """So many devices, of which `device`, as `resolve_device` gives it, is the first: GPUs in the order of their
+    numbers, or the CPU as often. ResourceError, which names the field `where`, if there are fewer."""
+    if count == 1:
+        return (device,)
+    if device == "cpu":
+        there, what = cpus(), "CPUs that may be used here"
+    else:
+        there, what = torch.cuda.device_count() - int(device.removeprefix("cuda:")), f"GPUs from {device} on"
+    if count > there:
+        raise ResourceError(where, f"at most {there}, the {what}", str(count))
+    if device == "cpu":
+        return (device,) * count
+    first = int(device.removeprefix("cuda:"))
+    return tuple(f"cuda:{number}" for number in range(first, first + count))
+
+
+def cpus() -> int:
+    """CPUs that this process may use, where the system tells; a container may have fewer than the machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

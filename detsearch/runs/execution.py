@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from typing import Final
 
 from detsearch.errors import RecipeError
-from detsearch.runs.device import resolve_device
+from detsearch.runs.device import cpus, resolve_device, several
 from detsearch.runs.settings import ExecutionSettings, SearchRecipe
 from detsearch.search.execution.base import Executor
 from detsearch.search.execution.processes import ProcessExecutor
@@ -28,9 +27,9 @@ def resolve_devices(recipe: SearchRecipe) -> tuple[str, str]:
     return resolve_device("auto"), held
 
 
-def make_executor(settings: ExecutionSettings, device: str) -> Executor:
-    """The executor that a recipe asks for, for trials on `device`; ResourceError where there is no such cluster, or
-    one without the room."""
+def make_executor(settings: ExecutionSettings, device: str, devices: int = 1) -> Executor:
+    """The executor that a recipe asks for, for trials on `device`, or on so many `devices` each, of which `device` is
+    the first one's first; ResourceError where there are fewer, no such cluster, or one without the room."""
     limit = None if settings.trial_minutes is None else settings.trial_minutes * 60
     if settings.executor == "ray":
         from detsearch.search.execution.ray_cluster import RayExecutor  # an extra, which not everyone has
@@ -45,9 +44,7 @@ def make_executor(settings: ExecutionSettings, device: str) -> Executor:
             preload=PRELOAD,
         )
     threads = max(1, cpus() // settings.workers)
-    return ProcessExecutor([device] * settings.workers, threads=threads, time_limit=limit, preload=PRELOAD)
-
-
-def cpus() -> int:
-    """CPUs that this process may use, where the system tells; a container may have fewer than the machine."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    slots = [device] * settings.workers
+    if devices > 1:
+        slots = list(several(device, devices * settings.workers, "devices times execution.workers")[::devices])
+    return ProcessExecutor(slots, threads=threads, time_limit=limit, preload=PRELOAD)

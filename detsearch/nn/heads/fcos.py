@@ -15,6 +15,7 @@ from detsearch.nn.interfaces import LevelTowers
 from detsearch.nn.norms import Norms
 from detsearch.nn.ops import boxes as box_ops
 from detsearch.nn.ops.anchors import Anchors
+from detsearch.nn.ops.counts import of_batch
 from detsearch.nn.ops.dense import best_pairs, best_places, per_place, precise
 from detsearch.nn.ops.losses import begin_with_prior, focal_loss, giou_loss
 from detsearch.nn.ops.nms import best_per_class
@@ -85,7 +86,7 @@ class FCOSHead(nn.Module):
         grids = [(level.shape[-2], level.shape[-1]) for level in features]
         rows = assign(boxes, targets.valid, grids, images.padded, strides=self.strides, radius=self.radius)
         positive, rows = rows >= 0, rows.clamp(min=0)
-        number = positive.sum().clamp(min=1)
+        number = of_batch(positive.sum(), positive.device)
         if targets.boxes.shape[1] == 0:  # nothing to gather from; a row of padding stands in and is never used
             labels, boxes = torch.zeros_like(rows), sides.new_zeros((*rows.shape, 4))
         else:

@@ -16,6 +16,7 @@ from detsearch.errors import DataError
 from detsearch.nn.heads.maskiou import MaskIoUHead
 from detsearch.nn.heads.towers import he_weights, tower, width_on
 from detsearch.nn.norms import Norms
+from detsearch.nn.ops.counts import of_batch
 from detsearch.nn.ops.dense import precise
 from detsearch.nn.ops.masks import REGION, crop, share_inside
 from detsearch.nn.ops.regions import RegionPool
@@ -70,7 +71,7 @@ class MaskHead(nn.Module):
         boxes = precise(regions.boxes)
         wanted = crop(targets.masks, own, boxes, logits.shape[-1]).to(logits.dtype)
         off = F.binary_cross_entropy_with_logits(logits, wanted, reduction="sum")
-        losses = {"mask": off / max(1, wanted.numel())}
+        losses = {"mask": off / of_batch(wanted.numel(), off.device)}
         if self.score is not None:
             losses |= self.score.losses(pooled, logits, labels, wanted, share_inside(targets.masks, own, boxes))
         return losses

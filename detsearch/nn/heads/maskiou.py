@@ -13,6 +13,7 @@ from detsearch.arch.modules.masks import MaskIoUSpec
 from detsearch.arch.spec import Norm
 from detsearch.nn.heads.towers import he_weights, tower, width_on
 from detsearch.nn.norms import Norms
+from detsearch.nn.ops.counts import of_batch
 from detsearch.nn.ops.dense import precise
 from detsearch.nn.ops.masks import REGION
 from detsearch.types import FeatureSpec
@@ -51,7 +52,7 @@ class MaskIoUHead(nn.Module):
         iou = mask_iou(logits > 0, wanted >= 0.5, share)
         counted = iou > 0
         off = torch.where(counted, self(pooled, logits.sigmoid(), labels) - iou, 0.0)
-        return {"maskiou": 0.5 * off.square().sum() / counted.sum().clamp(min=1)}
+        return {"maskiou": 0.5 * off.square().sum() / of_batch(counted.sum(), counted.device)}
 
 
 def mask_iou(drawn: Tensor, wanted: Tensor, share: Tensor) -> Tensor:

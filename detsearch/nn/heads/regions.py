@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from detsearch.nn.ops import boxes as box_ops
 from detsearch.nn.ops.boxes import Weights
+from detsearch.nn.ops.counts import of_batch
 from detsearch.nn.ops.losses import SMOOTH_BETA
 from detsearch.nn.ops.matching import match
 from detsearch.nn.ops.nms import best_per_class
@@ -66,7 +67,7 @@ def region_losses(
     boxes = targets.boxes[image, sampled.rows].to(deltas.dtype)
     goal = box_ops.encode(boxes, regions.boxes[positive], weights)
     off = F.smooth_l1_loss(_of_class(deltas, positive, own), goal, reduction="sum", beta=SMOOTH_BETA)
-    number = max(1, len(regions))
+    number = of_batch(len(regions), logits.device)
     return {"classification": classification / number, "box": off / number}
 
 

@@ -15,6 +15,7 @@ from detsearch.nn.heads.towers import normal_weights, one_width, tower, width_on
 from detsearch.nn.norms import Norms
 from detsearch.nn.ops import boxes as box_ops
 from detsearch.nn.ops.anchors import Anchors, pyramid_sizes
+from detsearch.nn.ops.counts import of_batch
 from detsearch.nn.ops.dense import per_place, precise
 from detsearch.nn.ops.losses import SMOOTH_BETA
 from detsearch.nn.ops.matching import BACKGROUND, match
@@ -108,7 +109,7 @@ def anchor_losses(
     boxes = targets.boxes[image, matches[own]].to(deltas.dtype)
     goal = box_ops.encode(boxes, anchors.expand(len(logits), -1, -1)[own])
     off = F.smooth_l1_loss(deltas[own], goal, reduction="sum", beta=SMOOTH_BETA)
-    number = max(1, len(wanted))
+    number = of_batch(len(wanted), logits.device)
     return {"objectness": objectness / number, "proposal_box": off / number}
 
 
