@@ -183,11 +183,12 @@ PUBLISHED_BOXES: Final = CellSpec.parse("sep3(0)+std3(1)|sep1d2(1)+std1(2)|sep2(
 PUBLISHED_CLASSES: Final = CellSpec.parse("std3(0)+sep2d2(1)|sep2d2(0)+sep1(2)|sep2(2)+std1(3)")
 """The published cell of the group whose output predicts classes."""
 MASK_CELL: Final = CellSpec.parse("std2(0)+std2(1)|std1(1)+std1(2)|std1(2)+std1(3)")
-"""The cell of mask heads. Ours, and not found by a search: the published one exists only as a drawing. It is plain,
-with larger receptive fields at its inputs than at its output, as the searched ones have."""
+MASK_CELL_ORIGIN: Final = "ours, plain: found by no search"
+"""The cell of mask heads, and where it comes from: the published one exists only as a drawing. It is plain, with larger
+receptive fields at its inputs than at its output, as the searched ones have."""
 ORIGINS: Final[Mapping[CellSpec, str]] = {
     PUBLISHED_BOXES: "published (FAD, boxes)",
     PUBLISHED_CLASSES: "published (FAD, classes)",
-    MASK_CELL: "ours, plain: found by no search",
+    MASK_CELL: MASK_CELL_ORIGIN,
 }
 """Where known cells come from, in words."""

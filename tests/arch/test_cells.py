@@ -69,8 +69,8 @@ def test_published_cells() -> None:
     assert PUBLISHED_CLASSES.receptive_fields() == ((7, 9), (9, 3), (5, 3))
 
 
-def test_the_mask_cell_says_that_it_was_not_searched() -> None:
-    assert "no search" in ORIGINS[MASK_CELL]
+def test_known_cells_say_where_they_come_from() -> None:
+    assert ORIGINS[MASK_CELL].startswith("ours, ")
     assert all("published" in ORIGINS[cell] for cell in (PUBLISHED_BOXES, PUBLISHED_CLASSES))
 
 

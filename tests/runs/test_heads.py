@@ -57,11 +57,14 @@ def test_from_recipe_to_a_detector_that_trains(tmp_path: Path, data_file: Path) 
     assert (out / STATE).read_bytes() == state
 
 
-@pytest.mark.parametrize("stop_after", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("detector", "stop_after"), [(ONE_STAGE, 1), (ONE_STAGE, 2), (ONE_STAGE, 3), (MASKS, 1), (MASKS, 2)]
+)
 def test_an_interrupted_search_ends_as_if_it_had_not_been(
-    tmp_path: Path, data_file: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int
+    tmp_path: Path, data_file: Path, monkeypatch: pytest.MonkeyPatch, detector: str, stop_after: int
 ) -> None:
-    whole = search_head(recipe(data_file), tmp_path / "whole")
+    """That of a mask branch too, whose losses are of regions that are drawn at random."""
+    whole = search_head(recipe(data_file, detector=detector), tmp_path / "whole")
     done: list[int] = []
     monkeypatch.setattr("detsearch.runs.interrupt.Stop.requested", lambda self: len(done) == stop_after)
     step = Bilevel.weights_step
@@ -72,8 +75,8 @@ def test_an_interrupted_search_ends_as_if_it_had_not_been(
 
     monkeypatch.setattr(Bilevel, "weights_step", counted)
     with pytest.raises(TrialInterrupted, match=f"after iteration {stop_after}"):
-        search_head(recipe(data_file), tmp_path / "parts")
-    found = search_head(recipe(data_file), tmp_path / "parts")
+        search_head(recipe(data_file, detector=detector), tmp_path / "parts")
+    found = search_head(recipe(data_file, detector=detector), tmp_path / "parts")
     assert len(done) == 4
     assert [c.record() for c in found.history] == [c.record() for c in whole.history]
     first, second = (torch.load(tmp_path / name / STATE, weights_only=True) for name in ("whole", "parts"))
@@ -137,12 +140,16 @@ def test_no_cells(tmp_path: Path, data_file: Path) -> None:
     assert write_head_report(tmp_path, found).exists()
 
 
-def test_the_cells_of_a_mask_branch(tmp_path: Path) -> None:
-    chosen = recipe("synthetic-easy", "cells.iterations=2", detector=MASKS)
-    found = search_head(chosen, tmp_path)
+def test_the_cells_of_a_mask_branch(tmp_path: Path, data_file: Path) -> None:
+    """To a detector with mask AP."""
+    found = search_head(recipe(data_file, "cells.iterations=2", detector=MASKS), tmp_path / "head")
     assert set(found.cells) == {"mask"}
     assert isinstance(found.cells["mask"], CellSpec)
     assert str(found.cells["mask"]) in format_detector(found.spec)
+    page = write_head_report(tmp_path / "head", found).read_text()
+    assert str(found.cells["mask"]) in page
+    training = load_recipe(TrainRecipe, tmp_path / "head" / TRAIN, ["training.epochs=1", "training.batch=4"])
+    assert "mask_ap" in train_recipe(training, tmp_path / "trained")["scores"]["train"]
 
 
 def test_another_search_in_the_folder_is_refused(tmp_path: Path, data_file: Path) -> None:

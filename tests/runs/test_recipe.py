@@ -134,7 +134,12 @@ def test_the_names_that_objectives_may_use_are_those_that_evaluations_give() -> 
 
 def test_recipes_of_the_project_are_valid() -> None:
     """A recipe begins with its command, which says of which kind it is; of a comparison every arm is valid."""
-    kinds = {"train": TrainRecipe, "compare": CompareRecipe, "search structure": SearchRecipe}
+    kinds = {
+        "train": TrainRecipe,
+        "compare": CompareRecipe,
+        "search structure": SearchRecipe,
+        "search head": HeadSearchRecipe,
+    }
     found = sorted(RECIPES.glob("*.yaml"))
     assert found
     for path in found:

@@ -57,9 +57,8 @@ class CellGroupSpec(ModuleSpec):
     """One group of cells in place of the convolutions of a mask head (FAD, as `CellTowersSpec`).
 
     `repeats` cells in a row, whose edges are `width` channels wide; what goes in and out of cells is as wide as the
-    maps. The default `cell` is ours, and no search has found it: `arch.cells.MASK_CELL`. At the default size, that of
-    the published detection heads, it costs what the four convolutions of 256 channels in its place do: 2.3 M
-    parameters.
+    maps. The default `cell` is ours, `arch.cells.MASK_CELL`. At the default size, that of the published detection
+    heads, it costs what the four convolutions of 256 channels in its place do: 2.3 M parameters.
     """
 
     cell: CellSpec = MASK_CELL
