@@ -1,9 +1,10 @@
 """What decoupling does, on classification (FAD, ECCV 2020, ablations): how often searches choose t1 and t2, on whose
 representations the other transformations are built, and how good the derived cells are.
 
-    python benchmarks/decoupling.py                                  drawn shapes; some three hours on one core
-    python benchmarks/decoupling.py --data DATA --images 5000        the same on CIFAR-10, where DATA holds its folder
-                                                                     cifar-10-batches-bin: four times as long
+    python benchmarks/decoupling.py                                  drawn shapes; two or three hours on one core
+    python benchmarks/decoupling.py --data DATA --images 5000 --epochs 2 --train-epochs 5
+                                                                     as many steps on CIFAR-10, of which DATA holds the
+                                                                     folder cifar-10-batches-bin: four times as long
     python benchmarks/decoupling.py --data DATA --device cuda --cells 8 --channels 16 --epochs 50 --batch 64 \\
         --lr 0.025 --alpha-lr 3e-4 --train-cells 20 --train-channels 36 --train-epochs 600 --train-batch 96 \\
         --train-lr 0.025                                             DARTS's sizes, as in the paper; GPU-days
@@ -245,13 +246,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--stream", choices=["sep", "std"], default="sep", help="convolutions of t1 to t5")
     parser.add_argument("--cells", type=int, default=5, help="in a row, while searching")
     parser.add_argument("--channels", type=int, default=8, help="of the first cell, while searching")
-    parser.add_argument("--epochs", type=int, default=12, help="of a search, over half of the images")
-    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--epochs", type=int, default=6, help="of a search, over half of the images")
+    parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--lr", type=float, default=0.05)
     parser.add_argument("--alpha-lr", type=float, default=0.01)
     parser.add_argument("--train-cells", type=int, default=5)
     parser.add_argument("--train-channels", type=int, default=8)
-    parser.add_argument("--train-epochs", type=int, default=20)
+    parser.add_argument("--train-epochs", type=int, default=15)
     parser.add_argument("--train-batch", type=int, default=32)
     parser.add_argument("--train-lr", type=float, default=0.05)
     parser.add_argument("--device", default="cpu")
