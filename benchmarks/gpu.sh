@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# All figures that need a GPU, in two calls of at most nine minutes: each step has its own limit, and keeps what it has
-# when that is reached. Needs PyTorch, torchvision and NumPy; detsearch is taken from this working tree.
+# All figures that need a GPU, in three calls of at most nine minutes: each step has its own limit, and keeps what it
+# has when that is reached. Needs PyTorch, torchvision and NumPy; detsearch is taken from this working tree.
 #
-#     benchmarks/gpu.sh [detectors | supernet] [FOLDER]      JSON goes to FOLDER, else to $OUT, else to benchmarks/results
+#     benchmarks/gpu.sh [detectors | supernet | published] [FOLDER]
+#
+# JSON goes to FOLDER, else to $OUT, else to benchmarks/results.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 what=${1:-detectors}
@@ -34,8 +36,12 @@ supernet)
     measure 170 gpu-supernet-bfloat16 "${search[@]}" --precision bfloat16
     measure 170 gpu-supernet-contiguous "${search[@]}" --precision bfloat16 --no-channels-last
     ;;
+published)
+    measure 250 gpu-published-float32 --rounds 60 --seconds 150
+    measure 250 gpu-published-bfloat16 --rounds 60 --seconds 150 --precision bfloat16
+    ;;
 *)
-    echo "expected detectors or supernet, got $what" >&2
+    echo "expected detectors, supernet or published, got $what" >&2
     exit 2
     ;;
 esac

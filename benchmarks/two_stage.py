@@ -1,0 +1,304 @@
+"""Do two stages find better detectors than one, for the same training?
+
+    python benchmarks/two_stage.py --out docs/results/two-stage
+
+Two arms begin with the same search of structures (the first stage of recipes/two-stage.yaml). *Two stages* goes on
+inside of some structures of its front (the second stage); *one stage* goes on with the same search of structures until
+its further candidates have cost as many seconds of training as the second stage's (measured, evaluation left out; the
+last candidates may go beyond, to the favour of this arm). Of all that an arm trained, up to --count candidates along
+its front of AP on val against latency are trained again from scratch, in the same way for both arms, with --seeds
+seeds, and their latencies are measured again when nothing else runs. Of these the ones that are on the front by val are
+reported by AP on test: the hypervolume below one point, AP 0 and a tenth more than the largest latency, divided by that
+latency, which is the mean of the best AP to be had for each latency up to there.
+
+About three to four hours of one core of a CPU. Every part is kept in --runs, and the command goes on where it was
+stopped; `--until control` and the like do less. Writes two-stage.json, tables.md and fronts.svg (with matplotlib).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from provenance import provenance
+from pydantic import BaseModel
+
+from detsearch.errors import RecipeError
+from detsearch.files import write_json, write_text
+from detsearch.intervals import Interval, mean_interval
+from detsearch.runs.compare import COSTS, compare
+from detsearch.runs.recipe import override
+from detsearch.runs.search import search_structure
+from detsearch.runs.settings import BudgetSettings, CompareRecipe, Run, SearchRecipe, StagesRecipe
+from detsearch.runs.stages import first_stage, second_stage
+from detsearch.runs.train import METRICS
+from detsearch.search.ledger import read_study
+from detsearch.search.objective import Objective
+from detsearch.search.pareto import Points, front, hypervolume, matrix, non_dominated, spread
+from detsearch.search.study import Ending, StudyEvent
+from detsearch.search.trial import Trial, TrialInterrupted, TrialState
+from detsearch.yamlfile import read_yaml
+
+PARTS: Final = ("structure", "modules", "control", "final", "report")
+ARMS: Final = {"two stages": ("structure", "modules"), "one stage": ("control",)}
+"""What each arm trained, by the folders of its studies; the control's holds the first stage too."""
+AXES: Final = (Objective.parse("ap:max"), Objective.parse("latency_ms:min"))
+TEST: Final = "test"
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def searched(recipe: SearchRecipe, folder: Path) -> Ending:
+    def tell(event: StudyEvent) -> None:
+        if event.trial is not None and event.kind == "trial" and event.trial.state.final:
+            say(f"{folder.name} {event.trial.number}: {event.trial.state} {event.trial.code}")
+
+    ending = search_structure(recipe, folder, on_event=tell).ending
+    if ending is Ending.INTERRUPTED:
+        raise TrialInterrupted("stopped on request")
+    return ending
+
+
+def control(recipe: SearchRecipe, runs: Path) -> None:
+    """Go on with a copy of the first stage until it has cost as much as the second."""
+    folder, copied = runs / "control", runs / "control.partial"
+    if not folder.exists():
+        shutil.rmtree(copied, ignore_errors=True)
+        shutil.copytree(runs / "structure", copied)
+        copied.rename(folder)
+    goal = training_seconds(trials_of(runs, "structure")) + training_seconds(trials_of(runs, "modules"))
+    while training_seconds(trials_of(runs, "control")) < goal:
+        trained = sum(t.state in (TrialState.COMPLETE, TrialState.FAILED) for t in trials_of(runs, "control"))
+        budget = BudgetSettings(trials=trained + recipe.execution.workers)
+        if searched(recipe.model_copy(update={"budget": budget}), folder) is not Ending.TRIALS:
+            say("control: nothing is left to try")
+            return
+
+
+def trials_of(runs: Path, *names: str) -> list[Trial]:
+    return [trial for name in names for trial in read_study(runs / name).trials]
+
+
+def training_seconds(trials: Sequence[Trial]) -> float:
+    return sum(trial.metrics.values["train_seconds"] for trial in trials if trial.metrics is not None)
+
+
+def chosen(runs: Path, count: int) -> dict[str, list[str]]:
+    """By arm, the codes of the candidates that are trained again."""
+    found = {}
+    for arm, studies in ARMS.items():
+        best = front(trials_of(runs, *studies), AXES)
+        found[arm] = list(dict.fromkeys(best[number].code for number in spread(matrix(best, AXES), count)))
+    return found
+
+
+def final_recipe(recipe: SearchRecipe, codes: Sequence[str], options: argparse.Namespace) -> CompareRecipe:
+    shared = {name: getattr(recipe, name) for name in Run.model_fields if name != "seed"}
+    base = {k: value.model_dump(mode="json") if isinstance(value, BaseModel) else value for k, value in shared.items()}
+    base["data"][TEST] = options.test
+    base["training"]["epochs"] = options.epochs
+    return CompareRecipe(
+        base=base,
+        arms={f"{number:02d}": {"detector": code} for number, code in enumerate(codes)},
+        seeds=list(range(options.seeds)),
+        latency=True,
+        workers=recipe.execution.workers,
+    )
+
+
+@dataclass(frozen=True)
+class Retrained:
+    """A candidate that was trained again: AP on val and on test by seed, and its latency."""
+
+    code: str
+    val: tuple[float, ...]
+    test: tuple[float, ...]
+    latency_ms: float
+
+
+def final_figures(folder: Path, recipe: CompareRecipe) -> dict[str, Retrained]:
+    costs = json.loads((folder / COSTS).read_text())
+    found = {}
+    for arm, fields in recipe.arms.items():
+        runs = [json.loads((folder / f"{arm}-{seed}" / METRICS).read_text()) for seed in recipe.seeds]
+        val, test = (
+            tuple(float(run["scores"][recipe.base["data"][split]]["ap"]) for run in runs) for split in ("val", TEST)
+        )
+        code = str(fields["detector"])
+        found[code] = Retrained(code, val, test, float(costs[str(runs[0]["code"])]["latency_ms"]))
+    return found
+
+
+def by_test(members: Sequence[Retrained], pick: Callable[[tuple[float, ...]], float]) -> tuple[list[Retrained], Points]:
+    """Those on the front of val's AP, as `pick` takes it from the seeds', against latency; their points on test."""
+    on_val = np.array([[-pick(one.val), one.latency_ms] for one in members])
+    kept = [one for one, good in zip(members, non_dominated(on_val), strict=True) if good]
+    return kept, np.array([[-pick(one.test), one.latency_ms] for one in kept])
+
+
+def volume(points: Points, limit: float) -> float:
+    """Mean over latencies up to `limit` of the best AP to be had."""
+    return hypervolume(points, (0.0, limit)) / limit
+
+
+def mean(values: tuple[float, ...]) -> float:
+    return float(np.mean(values))
+
+
+def report(
+    runs: Path, found: Mapping[str, Retrained], arms: Mapping[str, Sequence[str]], options: argparse.Namespace
+) -> None:
+    limit = 1.1 * max(one.latency_ms for one in found.values())
+    members = {arm: [found[code] for code in codes] for arm, codes in arms.items()}
+    volumes = {
+        arm: [volume(by_test(own, lambda values, s=seed: values[s])[1], limit) for seed in range(options.seeds)]
+        for arm, own in members.items()
+    }
+    first, second = ARMS
+    difference = mean_interval([a - b for a, b in zip(volumes[first], volumes[second], strict=True)])
+    spent = {
+        "structure": training_seconds(trials_of(runs, "structure")),
+        "modules": training_seconds(trials_of(runs, "modules")),
+        "control": training_seconds(trials_of(runs, "control")) - training_seconds(trials_of(runs, "structure")),
+    }
+    counts = {name: sum(t.metrics is not None for t in trials_of(runs, name)) for name in spent}
+    counts["control"] -= counts["structure"]
+    record = {
+        "command": f"python benchmarks/two_stage.py --seeds {options.seeds} --epochs {options.epochs} "
+        f"--count {options.count}",
+        **provenance(),
+        "seeds": list(range(options.seeds)),
+        "trained": {name: {"candidates": counts[name], "seconds": round(spent[name], 1)} for name in spent},
+        "reference": {"ap": 0.0, "latency_ms": limit},
+        "hypervolume": {arm: {"by_seed": values, **interval(mean_interval(values))} for arm, values in volumes.items()},
+        "difference": interval(difference),
+        "candidates": [
+            {
+                "code": one.code,
+                "arms": [arm for arm, codes in arms.items() if one.code in codes],
+                "latency_ms": one.latency_ms,
+                "val_ap": list(one.val),
+                "test_ap": list(one.test),
+            }
+            for one in sorted(found.values(), key=lambda one: one.latency_ms)
+        ],
+    }
+    write_json(options.out / "two-stage.json", record)
+    text = tables(record, members)
+    write_text(options.out / "tables.md", text)
+    print(text)
+    plot(members, limit, options.out / "fronts.svg")
+
+
+def interval(found: Interval | None) -> dict[str, float | None]:
+    assert found is not None
+    return {"mean": found.mean, "half": found.half}
+
+
+def tables(record: Mapping[str, Any], members: Mapping[str, Sequence[Retrained]]) -> str:
+    trained = record["trained"]
+    lines = [
+        "| part | candidates trained | seconds of training |",
+        "|---|--:|--:|",
+        *(f"| {name} | {part['candidates']} | {part['seconds']:.0f} |" for name, part in trained.items()),
+        "",
+        f"Hypervolume on test below AP 0 and {record['reference']['latency_ms']:.1f} ms, as a share of that latency; "
+        "95 % intervals over the seeds.",
+        "",
+        "| arm | hypervolume | on the front by val |",
+        "|---|--:|--:|",
+    ]
+    for arm, own in members.items():
+        found = record["hypervolume"][arm]
+        lines.append(f"| {arm} | {shown(found)} | {len(by_test(own, mean)[0])} of {len(own)} |")
+    lines += [f"| difference | {shown(record['difference'])} | |", ""]
+    lines += ["| candidate | arm | ms | AP on val | AP on test |", "|---|---|--:|--:|--:|"]
+    for row in record["candidates"]:
+        val, test = (shown(interval(mean_interval(row[split]))) for split in ("val_ap", "test_ap"))
+        lines.append(f"| `{row['code']}` | {', '.join(row['arms'])} | {row['latency_ms']:.2f} | {val} | {test} |")
+    return "\n".join(lines) + "\n"
+
+
+def shown(found: Mapping[str, float | None]) -> str:
+    half = found["half"]
+    return f"{found['mean']:.3f}" + ("" if half is None else f" ± {half:.3f}")
+
+
+def plot(members: Mapping[str, Sequence[Retrained]], limit: float, path: Path) -> None:
+    try:
+        import matplotlib
+    except ImportError:
+        say("no picture: matplotlib is not installed")
+        return
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "detsearch"
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 4.5))
+    for (arm, own), marker in zip(members.items(), "os", strict=True):
+        points = by_test(own, mean)[1]
+        points = points[np.argsort(points[:, 1])]
+        best = -np.minimum.accumulate(points[:, 0])
+        (line,) = axes.step([*points[:, 1], limit], [*best, best[-1]], where="post", label=arm)
+        for one in own:
+            axes.errorbar(
+                one.latency_ms,
+                mean(one.test),
+                yerr=[[mean(one.test) - min(one.test)], [max(one.test) - mean(one.test)]],
+                marker=marker,
+                color=line.get_color(),
+                capsize=2,
+                linewidth=0.8,
+            )
+    axes.set(xlabel="latency, ms", ylabel="AP on test, mean and range over the seeds")
+    axes.legend(loc="lower right")
+    figure.tight_layout()
+    figure.savefig(path, format="svg", metadata={"Date": None})
+    pyplot.close(figure)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", type=Path, default=Path("recipes/two-stage.yaml"), help="of `search all`")
+    parser.add_argument("--set", nargs="+", default=[], metavar="FIELD=VALUE", help="of the recipe")
+    parser.add_argument("--runs", type=Path, default=Path("runs/two-stage"), help="where all parts are kept")
+    parser.add_argument("--out", type=Path, default=Path("runs/two-stage"), help="where the results go")
+    parser.add_argument("--count", type=int, default=5, help="most candidates of an arm that are trained again")
+    parser.add_argument("--epochs", type=int, default=12, help="of the final trainings")
+    parser.add_argument("--seeds", type=int, default=3, help="of the final trainings")
+    parser.add_argument("--test", default="test", help="split that is reported on")
+    parser.add_argument("--until", choices=PARTS, default=PARTS[-1], help="last part to do")
+    options = parser.parse_args(arguments)
+    recipe = override(StagesRecipe, read_yaml(options.recipe, RecipeError), options.set, None, str(options.recipe))
+    one, wanted = first_stage(recipe), PARTS[: PARTS.index(options.until) + 1]
+    searched(one, options.runs / "structure")
+    if "modules" in wanted:
+        searched(second_stage(recipe, options.runs / "structure"), options.runs / "modules")
+    if "control" in wanted:
+        control(one, options.runs)
+    if "final" not in wanted:
+        return
+    arms = chosen(options.runs, options.count)
+    final = final_recipe(one, list(dict.fromkeys(code for codes in arms.values() for code in codes)), options)
+    done = compare(final, options.runs / "final", tell=say)
+    if done.failed:
+        sys.exit(f"failed, repeat the command: {', '.join(done.failed)}")
+    if "report" in wanted:
+        report(options.runs, final_figures(options.runs / "final", final), arms, options)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except TrialInterrupted:
+        say("stopped; the same command goes on")
+        sys.exit(130)
