@@ -36,6 +36,7 @@ from detsearch.arch.spaces.base import Space
 from detsearch.arch.spaces.section import read_space
 from detsearch.search.anytime import Curve, anytime
 from detsearch.search.evolution import Evolution
+from detsearch.search.correlation import rank_correlation
 from detsearch.search.given import GivenFirst
 from detsearch.search.halving import Halving
 from detsearch.search.objective import Objective
@@ -46,7 +47,7 @@ from detsearch.search.replay import replay
 from detsearch.search.study import Search
 from detsearch.search.surrogate import Surrogate
 from detsearch.search.table import Table
-from detsearch.search.tablefacts import fidelity_facts, order_facts, rank_correlation, true_front
+from detsearch.search.tablefacts import fidelity_facts, order_facts, true_front
 from detsearch.search.tablefile import read_table
 from detsearch.search.trial import Strategy
 

@@ -33,10 +33,11 @@ from sklearn.feature_extraction import DictVectorizer
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 
+from detsearch.search.correlation import rank_correlation
 from detsearch.search.features import GROUPS, distances, entries, part
 from detsearch.search.gaussian import Observations, predict
 from detsearch.search.table import Table
-from detsearch.search.tablefacts import by_seed, rank_correlation
+from detsearch.search.tablefacts import by_seed
 from detsearch.search.tablefile import read_table
 
 SHOWN = ((8, 0), (16, 0), (32, 0), (8, 24), (8, 56), (16, 48))

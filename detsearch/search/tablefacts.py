@@ -6,15 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from detsearch.search.correlation import Array, rank_correlation
 from detsearch.search.objective import Objective
 from detsearch.search.pareto import non_dominated
 from detsearch.search.pruning import Leq
 from detsearch.search.table import Row, Table
 from detsearch.types import Fidelity
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,18 +97,3 @@ def by_seed(table: Table, figure: str, fidelity: Fidelity) -> Array:
             if seed in row.trainings:
                 found[index, column] = row.trainings[seed].figures.get(fidelity.epochs, {}).get(figure, np.nan)
     return found
-
-
-def rank_correlation(a: Array, b: Array) -> float:
-    """Spearman's, ties at their mean rank, over the pairs that are finite; NaN for fewer than two or without spread."""
-    kept = np.isfinite(a) & np.isfinite(b)
-    first, second = _ranks(a[kept]), _ranks(b[kept])
-    if kept.sum() < 2 or first.std() == 0 or second.std() == 0:
-        return float("nan")
-    return float(np.corrcoef(first, second)[0, 1])
-
-
-def _ranks(values: Array) -> Array:
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return np.asarray((last - (counts - 1) / 2)[inverse])

@@ -4,12 +4,11 @@ import itertools
 import math
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from detsearch.arch.partial_order import leq
 from detsearch.search.table import Table, Training
-from detsearch.search.tablefacts import fidelity_facts, order_facts, rank_correlation, true_front
+from detsearch.search.tablefacts import fidelity_facts, order_facts, true_front
 from tests.search.generated import CHOICES, OBJECTIVES, generated
 
 SMALL = {**CHOICES, "neck": CHOICES["neck"][1:2], "head": CHOICES["head"][:1], "proposals": ["none"]}
@@ -66,10 +65,3 @@ def test_the_true_front_is_of_means() -> None:
     costs = [point[1] for _, point in best]
     assert costs == sorted(costs)
     assert all(a[1][0] > b[1][0] for a, b in itertools.pairwise(best)), "dearer ones are better"
-
-
-def test_rank_correlation_of_ties_and_gaps() -> None:
-    assert rank_correlation(np.array([1.0, 2, 2, 3]), np.array([10.0, 20, 20, 90])) == pytest.approx(1)
-    assert rank_correlation(np.array([1.0, 2, np.nan]), np.array([2.0, 1, 7])) == pytest.approx(-1)
-    assert math.isnan(rank_correlation(np.array([1.0, 1]), np.array([1.0, 2])))
-    assert math.isnan(rank_correlation(np.array([np.nan, 1]), np.array([1.0, 2])))
