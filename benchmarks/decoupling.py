@@ -20,7 +20,8 @@ are over searches: the trainings of one search are no independent tries of an ar
 paper (CIFAR-10): t1 and t2 are chosen 30 % of the time without decoupling, 86 to 87 % with it or without sharing; test
 error 2.98 ± 0.08 decoupled, 3.15 ± 0.11 direct, 2.93 ± 0.11 unshared.
 
-Every search and every training leaves a file under --runs, and the same command goes on behind those that are there.
+Every search and every training leaves a file under --runs, and the same command goes on behind those that are there;
+one that was cut off begins again.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ from detsearch.data.arrays import drawn_shapes, read_cifar10
 from detsearch.errors import UserError
 from detsearch.files import write_json
 from detsearch.intervals import Interval, mean_interval
+from detsearch.runs.device import resolve_device
 from detsearch.supernet.bilevel import Bilevel, alpha_optimiser
 from detsearch.supernet.classification import (
     NORMAL,
@@ -262,6 +264,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     try:
+        options.device = resolve_device(options.device)
         rows = rows_of(options)
         lines = table(rows, options.arms, options.stream)
         settings = {name: getattr(options, name) for name in (*SEARCH_OPTIONS, *TRAIN_OPTIONS)}

@@ -223,6 +223,15 @@ def test_pickled_images_are_refused(tmp_path: Path, load: Load, capsys: pytest.C
     assert "pickles, which could run code and are never read" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("wrong", ["--cells 2", "--batch 90 --images 100", "--device abacus", "--data nowhere"])
+def test_a_study_of_decoupling_that_cannot_be_is_one_line(
+    tmp_path: Path, load: Load, capsys: pytest.CaptureFixture[str], wrong: str
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        load("decoupling").main([*wrong.split(), "--test-images", "4", "--runs", str(tmp_path / "runs")])
+    assert ": error: " in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_published_latencies_are_compared(tmp_path: Path, load: Load, capsys: pytest.CaptureFixture[str]) -> None:
     """On slim stand-ins: every one is divided by the base in the same round; what was published stands beside."""
     published = load("published")
