@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
-from detsearch.report.view import UNSTEADY, latency_of, lineage
+from detsearch.report.view import UNSTEADY, began_trained, latency_of, lineage
 from detsearch.search.lift import Lift
 from detsearch.search.objective import MAXIMISED, OF_MASKS, Objective
 from detsearch.search.trial import Trial
@@ -153,7 +153,8 @@ LIFTED: Final = ("Structure", "Variants", "Baseline", "Best of no more cost", "C
 
 def lift_cells(structure: str, lift: Lift | None, objectives: Sequence[Objective]) -> tuple[str, ...]:
     """How far a structure was lifted, in the columns of `LIFTED`: with a trial's number what it has in all
-    objectives, and in brackets the change from the baseline, in percent of it."""
+    objectives, whether it began with inherited weights, and in brackets the change from the baseline, in percent of
+    it."""
     if lift is None:
         return structure, NONE, "not trained", NONE, NONE
 
@@ -161,10 +162,11 @@ def lift_cells(structure: str, lift: Lift | None, objectives: Sequence[Objective
         values = ", ".join(phrase(objective.name, trial.values()[objective.name]) for objective in objectives)
         if trial is lift.baseline:
             return f"{trial.number}: {values}" if axis < 0 else "none"
+        who = f"{trial.number}, inherited" if began_trained(trial) else f"{trial.number}"
         name = objectives[axis].name
         change = trial.values()[name] / lift.baseline.values()[name] - 1 if lift.baseline.values()[name] else math.nan
         shown = f" ({100 * change:+.0f} %)" if math.isfinite(change) else ""
-        return f"{trial.number}: {values}{shown}"
+        return f"{who}: {values}{shown}"
 
     return structure, str(lift.trials), told(lift.baseline, -1), told(lift.better, 0), told(lift.cheaper, 1)
 

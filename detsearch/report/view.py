@@ -11,6 +11,7 @@ from typing import Final
 from detsearch.arch.catalogue import catalogue
 from detsearch.arch.modules.backbones import CodedResNetSpec, TimmSpec
 from detsearch.arch.spec import DetectorSpec
+from detsearch.search.inheritance import heritage_of, inherited_epochs
 from detsearch.search.lift import Lift
 from detsearch.search.objective import Limit, Objective, check_objectives
 from detsearch.search.pareto import front
@@ -74,8 +75,17 @@ def backbone_family(spec: DetectorSpec) -> str:
 
 
 def lineage(trial: Trial) -> str:
-    """Where a candidate comes from: ``mutation of 3, 7``."""
-    return f"{trial.origin} of {', '.join(map(str, trial.parents))}" if trial.parents else trial.origin
+    """Where a candidate comes from, ``mutation of 3, 7``, and the weights that it began with."""
+    origin = f"{trial.origin} of {', '.join(map(str, trial.parents))}" if trial.parents else trial.origin
+    if trial.inherits is None:
+        return origin
+    heritage = heritage_of(trial)
+    return f"{origin}; inherited from trial {trial.inherits}" + ("" if heritage is None else f", {heritage}")
+
+
+def began_trained(trial: Trial) -> bool:
+    """Did a complete trial begin with weights that were trained before?"""
+    return inherited_epochs(trial) > 0
 
 
 def latency_of(trial: Trial) -> Latency | None:
@@ -164,6 +174,9 @@ def provenance(view: StudyView, trials: Sequence[Trial]) -> list[tuple[str, str]
     ]
     if len(ways) > 1:
         facts.append(("Caution", f"latencies were measured in {len(ways)} ways and do not compare across them"))
+    if heirs := sum(map(began_trained, trials)):
+        of_these = "whose figures are not those of training from scratch"
+        facts.append(("Caution", f"{count(heirs, 'trial')} began with inherited weights, {of_these}"))
     return [(label, value) for label, value in facts if value]
 
 

@@ -14,9 +14,11 @@ from detsearch.cost.count import count_cost
 from detsearch.cost.latency import device_name, measure
 from detsearch.runs.data import load_split
 from detsearch.runs.fit import fit, score_with
+from detsearch.runs.heritage import read_heritage
 from detsearch.runs.revision import commit
 from detsearch.runs.settings import SearchRecipe
 from detsearch.runtime.eager import EagerRuntime
+from detsearch.search.inheritance import INHERITED
 from detsearch.search.objective import Limit
 from detsearch.search.trial import TrialContext
 from detsearch.types import CostMetrics, Fidelity, Metrics
@@ -63,6 +65,7 @@ class TrainedCandidates:
         trained = fit(
             spec, run, train_set=train_set, val_set=val_set, seed=seed, context=context, until=fidelity.epochs
         )
+        heritage = None if context.inherits is None else read_heritage(context.folder)
         accuracy = score_with(run, trained.detector, spec.input, val_set, context.device)
         return Metrics(
             values={**accuracy.values(), "train_seconds": trained.seconds},
@@ -77,6 +80,7 @@ class TrainedCandidates:
                 "threads": context.threads,
                 "detsearch": __version__,
                 **({} if self.commit is None else {"commit": self.commit}),
+                **({} if heritage is None else {INHERITED: heritage.model_dump(mode="json")}),
                 "torch": torch.__version__,
                 "python": platform.python_version(),
             },

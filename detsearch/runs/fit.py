@@ -13,6 +13,7 @@ from detsearch.data.loader import train_loader
 from detsearch.errors import RecipeError
 from detsearch.nn.backbones.weights import IMAGENET, load_pretrained
 from detsearch.nn.detector import Detector
+from detsearch.runs.heritage import begin_with
 from detsearch.runs.score import Score, score
 from detsearch.runs.settings import Run
 from detsearch.runtime.eager import EagerRuntime
@@ -39,13 +40,15 @@ def fit(
 ) -> Trained:
     """Build `spec` from `seed` and train it on `train_set`, which must have masks if the network draws any; with
     ``training.eval_epochs`` also score it on `val_set` on the way. Goes on with what it finds in ``context.folder`` or
-    ``context.start``, with the batch that was found there under ``training.batch: auto``, and ends after epoch `until`,
-    if that is given."""
+    ``context.start``, with the batch that was found there under ``training.batch: auto``, or else begins with
+    ``run.weights`` and, over these, with what fits of those in ``context.inherits``; ends after epoch `until`, if that
+    is given."""
     if val_set is not None:
         require_same_classes(train_set, val_set)
     seed_all(seed)
     detector = build(spec.network, len(train_set.classes))
     _begin(detector, spec, run.weights, train_set.classes)
+    begin_with(detector, context, until or run.training.epochs)
     settings = _with_batch(run.training, detector, spec, len(train_set), context)
     images = min(settings.loader_batch, len(train_set))
     if spec.network.norm == "bn" and images == 1 and spec.input.padded() == InputSize(32, 32):

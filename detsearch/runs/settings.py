@@ -149,6 +149,17 @@ class SearchSettings(Section):
     eta: int = Field(3, ge=2, le=100, description="Of the candidates that reach a rung, one in so many is trained on.")
     prune: bool = Field(True, description="Leave out what the partial order shows to be dominated.")
     slack: float = Field(0.0, ge=0, le=1, description="AP by which pruning must be sure, against noise.")
+    inherit: bool = Field(
+        False,
+        description="Begin a training with the weights of its parent (evolution) or of the nearest trained candidate "
+        "(surrogate), tensors of equal name and shape. Figures are then not those of training from scratch.",
+    )
+
+    @model_validator(mode="after")
+    def _parents(self) -> Self:
+        if self.inherit and self.strategy not in ("evolution", "surrogate"):
+            raise ValueError(f"strategy evolution or surrogate beside inherit, not {self.strategy}")
+        return self
 
 
 class BudgetSettings(Section):

@@ -16,6 +16,7 @@ from detsearch.runs.settings import SearchSettings
 from detsearch.search.evolution import Evolution
 from detsearch.search.exhaustive import Exhaustive
 from detsearch.search.given import GivenFirst
+from detsearch.search.inheritance import Inheriting
 from detsearch.search.joint import Joint
 from detsearch.search.objective import Objective
 from detsearch.search.optuna_samplers import OptunaSampler
@@ -29,16 +30,21 @@ LISTING: Final = ("all", "nsga2", "tpe")
 
 def make_strategy(settings: SearchSettings, space: Space, objectives: tuple[Objective, ...]) -> Strategy:
     """A strategy in `space`: detectors that are given first, then what the settings name. Inside of several structures
-    each has one of its own, and their baselines come before all others. RecipeError for a start that is no member, and
-    for a space too large to be listed where the strategy does that."""
+    each has one of its own, and their baselines come before all others. With ``inherit`` candidates are told whose
+    weights they begin with. RecipeError for a start that is no member, and for a space too large to be listed where the
+    strategy does that."""
     if settings.strategy in LISTING:
         expect_listable(space, f"strategy {settings.strategy}")
     given = tuple(_member(space, text, number) for number, text in enumerate(settings.start))
     if isinstance(space, StructuresSpace):
         searches = tuple((part, _in_one(settings, part, objectives)) for part in space.parts)
-        return GivenFirst(detectors=(*space.baselines, *given), strategy=Joint(searches=searches))
-    strategy = _in_one(settings, space, objectives)
-    return GivenFirst(detectors=given, strategy=strategy) if given else strategy
+        strategy: Strategy = Joint(searches=searches)
+        given = (*space.baselines, *given)
+    else:
+        strategy = _in_one(settings, space, objectives)
+    if given:
+        strategy = GivenFirst(detectors=given, strategy=strategy)
+    return Inheriting(strategy=strategy) if settings.inherit else strategy
 
 
 def _in_one(settings: SearchSettings, space: Space, objectives: tuple[Objective, ...]) -> Strategy:

@@ -42,10 +42,11 @@ class Collected:
 def collect_table(folders: Sequence[Path], out: Path, latencies: Path | None = None) -> Collected:
     """Write the table of the studies in `folders`: their space, data and training must be the same, their seeds not.
 
-    They may be unfinished, and one may lack what another has. Figures after part of a training are those in the trials'
-    logs (``training.eval_epochs``). A latency is the first steady one, or else the first, that the studies have, unless
-    `latencies` names a file of ``detsearch study latency``, which must then have all; the studies may then have run on
-    different devices. StudyError otherwise, and where `out` is a file that holds no table.
+    They may be unfinished, and one may lack what another has; none may hold trainings that began with inherited
+    weights. Figures after part of a training are those in the trials' logs (``training.eval_epochs``). A latency is the
+    first steady one, or else the first, that the studies have, unless `latencies` names a file of ``detsearch study
+    latency``, which must then have all; the studies may then have run on different devices. StudyError otherwise, and
+    where `out` is a file that holds no table.
     """
     _expect_table(out)
     studies = _by_seed(folders, FREE if latencies is None else FREE | OF_LATENCY)
@@ -94,6 +95,10 @@ def _by_seed(folders: Sequence[Path], free: Set[str]) -> dict[int, StudyRecord]:
     """The studies, whose identities must agree in all that is not `free`."""
     studies: dict[int, StudyRecord] = {}
     for study in map(read_study, folders):
+        if (heir := next((trial for trial in study.trials if trial.inherits is not None), None)) is not None:
+            found = f"one that began with the weights of trial {heir.inherits}"
+            hint = "record a study without search.inherit"
+            raise StudyError(f"{study.folder}: trial {heir.number}", "trainings from scratch", found, hint)
         seed = load_recipe(SearchRecipe, study.folder / RECIPE).seed
         first = next(iter(studies.values()), study)
         mine, other = ({k: v for k, v in s.identity.items() if k not in free} for s in (study, first))

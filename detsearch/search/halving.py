@@ -49,5 +49,6 @@ class Halving:
                         parents=(trial.number,),
                         fidelity=Fidelity(above),
                         continues=trial.number,
+                        inherits=trial.inherits,
                     )
         return None

@@ -151,6 +151,7 @@ class Ledger:
             "origin": proposal.origin,
             "parents": list(proposal.parents),
             "continues": proposal.continues,
+            "inherits": proposal.inherits,
             "epochs": fidelity.epochs,
             "seed": seed,
         }
@@ -316,6 +317,7 @@ def _entry(frozen: FrozenTrial, codec: Codec, folder: Path) -> _Entry:
             origin=attributes["origin"],
             parents=tuple(attributes["parents"]),
             continues=attributes.get("continues"),
+            inherits=attributes.get("inherits"),
             cost=None if cost is None else CostMetrics.from_json(cost),
             metrics=None if metrics is None else Metrics.from_json(metrics),
             reason=reason,

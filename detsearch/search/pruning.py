@@ -9,6 +9,7 @@ from typing import TypeAlias
 import numpy as np
 
 from detsearch.arch.spec import DetectorSpec
+from detsearch.search.inheritance import inherited_epochs
 from detsearch.search.objective import Objective
 from detsearch.search.pareto import matrix, measured
 from detsearch.search.trial import Trial
@@ -27,6 +28,7 @@ def prune_reason(
     objectives: Sequence[Objective],
     fidelity: Fidelity,
     slack: float = 0.0,
+    inherited: int = 0,
 ) -> str | None:
     """Why a candidate cannot improve the front, or None where that is not shown.
 
@@ -39,6 +41,8 @@ def prune_reason(
 
     `slack` guards against noise: z must be better than y by at least that much, in the unit of the objective (AP).
     Only complete trials of `fidelity` are compared, since values of different fidelity say nothing about each other.
+    `inherited` are the epochs for which the weights that the candidate would begin with were trained: y must have begun
+    with as many, or else it shows less of what its network can do than x would (see `inheritance`).
     Where latency is an objective, one that was not steady says nothing either: its trial is no witness, and a candidate
     that has one is kept.
     """
@@ -57,7 +61,7 @@ def prune_reason(
     rivals = np.flatnonzero(cheap_enough)
     for index, larger in enumerate(trials):
         better = (accuracy[rivals] <= accuracy[index] - slack).all(axis=1)
-        if better.any() and leq(spec, larger.spec):
+        if better.any() and inherited_epochs(larger) >= inherited and leq(spec, larger.spec):
             rival = trials[rivals[np.argmax(better)]]
             return _reason(larger, rival, costs, known, unknown)
     return None

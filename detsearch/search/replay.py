@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from detsearch.arch.code import format_detector
 from detsearch.arch.spec import DetectorSpec
+from detsearch.errors import StudyError
 from detsearch.search.execution.base import Broken, Done, Event, Interrupted, one_line
 from detsearch.search.objective import Objective
 from detsearch.search.study import Ending, Search, added_epochs, counts, run_study
@@ -41,6 +42,10 @@ class MemoryBook:
         return Path(f"{number:04d}")
 
     def add(self, proposal: Proposal, *, fidelity: Fidelity, seed: int) -> Trial:
+        """StudyError for one that inherits weights: there are none, and no table has its figures."""
+        if proposal.inherits is not None:
+            found = f"one that begins with the weights of trial {proposal.inherits}"
+            raise StudyError("a replayed study", "trainings from scratch, as tables hold them", found)
         code = self._name(proposal.spec)
         trial = waiting(proposal, number=len(self._trials), code=code, fidelity=fidelity, seed=seed)
         self._trials.append(trial)

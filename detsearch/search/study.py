@@ -18,6 +18,7 @@ from detsearch.errors import ResourceError, UserError
 from detsearch.search.book import Book
 from detsearch.search.execution.base import Broken, Done, Event, Executor, Interrupted, Progress, Unusable
 from detsearch.search.halving import Halving
+from detsearch.search.inheritance import Heir, weights_epochs
 from detsearch.search.objective import Limit
 from detsearch.search.pruning import Leq, prune_reason
 from detsearch.search.trial import (
@@ -242,6 +243,7 @@ class _Loop:
                 objectives=self.ledger.objectives,
                 fidelity=self.search.fidelity,  # early on a larger one may well be behind
                 slack=self.search.slack,
+                inherited=0 if trial.inherits is None else weights_epochs(known[trial.inherits]),
             )
         if reason is not None:
             self._end(trial, TrialState.PRUNED, reason)
@@ -284,11 +286,14 @@ class _Loop:
     def _start(self, trial: Trial) -> None:
         trial = self.ledger.start(trial.number)
         folder = self.ledger.trial_folder(trial.number)
+        evaluate = self.search.evaluate
+        if trial.inherits is not None:
+            evaluate = Heir(evaluate, self.ledger.trial_folder(trial.inherits))
         try:
             self.executor.submit(
                 trial.number,
                 folder,
-                self.search.evaluate,
+                evaluate,
                 (trial.spec, trial.fidelity, trial.seed),
                 start=None if trial.continues is None else self.ledger.trial_folder(trial.continues),
             )

@@ -42,7 +42,9 @@ class Proposal:
     """A candidate and where it comes from: `origin` names the move, `parents` the trials that it grew from.
 
     `fidelity` is how thoroughly to train it, None for the study's own. A proposal that `continues` a complete trial is
-    the same spec at a higher fidelity, whose training goes on where that trial's ended.
+    the same spec at a higher fidelity, whose training goes on where that trial's ended. One that `inherits` from a
+    complete trial is another spec, whose training begins with that trial's weights as far as they fit; what continues
+    it inherits from the same.
     """
 
     spec: DetectorSpec
@@ -50,6 +52,7 @@ class Proposal:
     parents: tuple[int, ...] = ()
     fidelity: Fidelity | None = None
     continues: int | None = None
+    inherits: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +71,7 @@ class Trial:
     origin: str
     parents: tuple[int, ...] = ()
     continues: int | None = None
+    inherits: int | None = None
     cost: CostMetrics | None = None
     metrics: Metrics | None = None
     reason: str | None = None
@@ -102,6 +106,7 @@ class Trial:
             "origin": self.origin,
             "parents": list(self.parents),
             "continues": self.continues,
+            "inherits": self.inherits,
             "cost": None if self.cost is None else self.cost.to_json(),
             "metrics": metrics,
             "reason": self.reason,
@@ -123,6 +128,7 @@ def waiting(proposal: Proposal, *, number: int, code: str, fidelity: Fidelity, s
         origin=proposal.origin,
         parents=proposal.parents,
         continues=proposal.continues,
+        inherits=proposal.inherits,
     )
 
 
@@ -143,13 +149,15 @@ class TrialContext:
     """What an evaluation is given to work with.
 
     `folder` is its own, and the same one when it is called again after an interruption. `start`, where there is one, is
-    the folder of the trial that it continues, to be read only. `threads` is how many CPU threads it may use.
+    the folder of the trial that it continues, and `inherits` that of the trial whose weights it begins with; both are
+    to be read only. `threads` is how many CPU threads it may use.
     `report(epoch, epochs, message)` says how far it is (epoch 1 is the first finished one). `should_stop()` is to be
     asked often: once it is true, save and raise TrialInterrupted.
     """
 
     folder: Path
     start: Path | None = None
+    inherits: Path | None = None
     device: str = "cpu"
     threads: int = 1
     report: Callable[[int, int, str], None] = _silent
