@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,6 +15,7 @@ from detsearch.types import InputSize
 
 if TYPE_CHECKING:
     from detsearch.evaluation.predict import ImagePrediction
+    from detsearch.report.drawing import Answer
 
 Checkpoint = Annotated[Path, typer.Argument(help="Checkpoint (checkpoint.pt) that a training wrote.")]
 
@@ -55,6 +56,12 @@ def predict(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder for the images with what was found drawn.")
     ] = None,
+    beside: Annotated[
+        Path | None,
+        typer.Option(
+            help="Checkpoint of another detector, such as a known one: its answers, side by side in drawings."
+        ),
+    ] = None,
     threshold: Annotated[float, typer.Option(min=0, max=1, help="Least score of a box.")] = 0.5,
     input: options.Input = None,
     device: options.Device = None,
@@ -64,22 +71,39 @@ def predict(
 
     With --json, masks are COCO's run lengths.
     """
-    from detsearch.report.drawing import draw_prediction
+    from detsearch.report.drawing import Answer, draw_predictions
     from detsearch.runs.predict import predict_images
 
+    files = [checkpoint, *([] if beside is None else [beside])]
+    answering = [predict_images(file, images, _size(input), device=device or "auto") for file in files]
     found = []
-    for path, prediction, classes in predict_images(checkpoint, images, _size(input), device=device or "auto"):
-        shown = [
-            _detection(prediction, i, classes) for i in range(len(prediction)) if prediction.scores[i] >= threshold
+    for answers in zip(*answering, strict=True):
+        path = answers[0][0]
+        told = [
+            Answer(str(Path(file.parent.name, file.name)), prediction, classes)
+            for file, (_, prediction, classes) in zip(files, answers, strict=True)
         ]
-        drawn = None if out is None else draw_prediction(path, prediction, classes, out, threshold=threshold)
-        found.append({"image": str(path), "drawn": None if drawn is None else str(drawn), "detections": shown})
+        shown = [_detections(answer, threshold) for answer in told]
+        drawn = None if out is None else draw_predictions(path, told, out, threshold=threshold)
+        entry = {"image": str(path), "drawn": None if drawn is None else str(drawn), "detections": shown[0]}
+        found.append(entry if beside is None else {**entry, "beside": shown[1]})
         if not json:
-            counts = {name: sum(d["class"] == name for d in shown) for name in classes}
-            listed = ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "nothing"
+            listed = "; beside it: ".join(_counts(answer, some) for answer, some in zip(told, shown, strict=True))
             say(f"{path}: {listed}" + (f" -> {drawn}" if drawn else ""))
     if json:
         print_json(found)
+
+
+def _counts(answer: Answer, detections: Sequence[Mapping[str, Any]]) -> str:
+    """``3 cat, 1 dog``."""
+    counts = {name: sum(d["class"] == name for d in detections) for name in answer.names}
+    return ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "nothing"
+
+
+def _detections(answer: Answer, threshold: float) -> list[dict[str, Any]]:
+    prediction = answer.prediction
+    kept = (i for i in range(len(prediction)) if prediction.scores[i] >= threshold)
+    return [_detection(prediction, i, answer.names) for i in kept]
 
 
 def _detection(prediction: ImagePrediction, i: int, classes: Sequence[str]) -> dict[str, Any]:

@@ -132,7 +132,7 @@ def modules(
             settings=settings or (),
             options=values,
         )
-    run_search(chosen, out, json=json)
+    run_search(chosen, out, json=json, first=study)
 
 
 def stages(
@@ -152,6 +152,7 @@ def stages(
     The studies are in `structure` and `modules` below the folder. Ctrl-C lets running trials save; the same command
     goes on where it stopped.
     """
+    from detsearch.report.study import write_report
     from detsearch.runs.recipe import load_recipe
     from detsearch.runs.settings import StagesRecipe
     from detsearch.runs.stages import MODULES_FOLDER, STRUCTURE_FOLDER, first_stage, second_stage
@@ -159,7 +160,9 @@ def stages(
     chosen = load_recipe(StagesRecipe, recipe, settings or (), {"budget.trials": trials, "budget.hours": hours})
     one = first_stage(chosen)
     run_search(one, out / STRUCTURE_FOLDER, json=json)
-    run_search(second_stage(chosen, out / STRUCTURE_FOLDER), out / MODULES_FOLDER, json=json)
+    two = second_stage(chosen, out / STRUCTURE_FOLDER)
+    run_search(two, out / MODULES_FOLDER, json=json, first=out / STRUCTURE_FOLDER)
+    write_report(out / STRUCTURE_FOLDER, modules=out / MODULES_FOLDER)
 
 
 def head(
@@ -216,8 +219,9 @@ def head(
     say(f"train it: {train_command(out)}")
 
 
-def run_search(recipe: SearchRecipe, out: Path, *, json: bool) -> None:
-    """Run a search, write its report, and print the front; exit status 130 if it was interrupted."""
+def run_search(recipe: SearchRecipe, out: Path, *, json: bool, first: Path | None = None) -> None:
+    """Run a search, write its report, and print the front; exit status 130 if it was interrupted. `first` is the study
+    of structures from which a search inside of some of them began."""
     from detsearch.cli.progress import print_event
     from detsearch.cli.study import print_study
     from detsearch.report.study import write_report
@@ -227,7 +231,7 @@ def run_search(recipe: SearchRecipe, out: Path, *, json: bool) -> None:
     finished = search_structure(
         recipe, out, on_event=print_event, on_start=lambda size: log(f"a space of {size} detectors")
     )
-    written = write_report(out)
+    written = write_report(out, first=first)
     log(f"ended: {finished.ending}; {finished.trained} trained of a space of {finished.space}")
     if json:
         print_json({"folder": str(out), "ending": str(finished.ending), "report": [str(path) for path in written],

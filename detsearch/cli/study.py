@@ -1,9 +1,9 @@
-"""``study show``, ``study table``, ``study latency`` and ``report``: what studies have found."""
+"""``study show``, ``study analyse``, ``study table``, ``study latency`` and ``report``: what studies have found."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -16,6 +16,7 @@ Folder = Annotated[Path, typer.Argument(help="Folder of a study.")]
 def register(app: typer.Typer) -> None:
     commands = typer.Typer(no_args_is_help=True, help="Look at studies.")
     commands.command()(show)
+    commands.command()(analyse)
     commands.command()(table)
     commands.command()(latency)
     app.add_typer(commands, name="study")
@@ -40,6 +41,35 @@ def show(folder: Folder, json: options.Json = False) -> None:
             "trials": [trial.to_json() for trial in study.trials],
         }
     )
+
+
+def analyse(
+    folder: Folder,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="Write it to a file: .md, .json, or the correlations as a picture: .svg, .png, .pdf."
+        ),
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """What goes with accuracy in a study: correlations of depth, width, places of the doublings and share of blocks per
+    stage, over all trials, the front, and inside each structure; of a search of structures also how much each choice
+    explains, and the means of its values. With 95 % intervals; `docs/searching.md` says how they are made."""
+    from detsearch.report.analysis import markdown_analysis
+    from detsearch.report.study import write_analysis
+    from detsearch.runs.analyse import analyse_study
+
+    found = analyse_study(folder)
+    if out is not None:
+        write_analysis(found, out)
+    if json:
+        print_json({"folder": str(folder), **found.to_json()})
+        return
+    say(f"{found.trials} trials of {found.epochs} epochs")
+    say(markdown_analysis(found))
+    if out is not None:
+        say(f"analysis: {out}")
 
 
 def table(
@@ -101,12 +131,23 @@ def report(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Where to write it; the study's folder if not given.")
     ] = None,
+    first: Annotated[
+        Path | None,
+        typer.Option("--from", help="Study of structures that this one, inside of some of them, began with."),
+    ] = None,
+    modules: Annotated[
+        Path | None, typer.Option(help="Study inside of structures of this one: those that it took are marked.")
+    ] = None,
+    pictures: Annotated[
+        Literal["svg", "png", "pdf"] | None, typer.Option(help="Also write the figures as still pictures.")
+    ] = None,
     json: options.Json = False,
 ) -> None:
     """Write the report of a study: one self-contained HTML file, and the tables as Markdown."""
     from detsearch.report.study import write_report
 
-    written = [str(path) for path in write_report(folder, out)]
+    found = write_report(folder, out, first=first, modules=modules, pictures=pictures)
+    written = [str(path) for path in found]
     if json:
         print_json({"report": written})
         return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from detsearch.intervals import Interval
-from detsearch.report.tables import code_span, escape_markdown
+from detsearch.report.markdown import code_span, escape_markdown
 from detsearch.runs.compare import Comparison, Row
 
 COSTS = {"params": ("M parameters", 1e6), "macs": ("GMACs", 1e9), "latency_ms": ("ms", 1.0)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import colorsys
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import chain
 from itertools import count as numbers
 from pathlib import Path
@@ -108,28 +109,61 @@ def draw_samples(datafile: DataFile, folder: Path, count: int, seed: int) -> dic
     return drawn
 
 
-def draw_prediction(
-    path: Path, prediction: ImagePrediction, names: Sequence[str], folder: Path, *, threshold: float
-) -> Path:
-    """Draw the detections of an image from `threshold` on into a PNG copy of it in `folder`; its path.
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a detector, called `title`, found in an image, and the `names` of its classes."""
 
-    The copy's name has a number where another file stands already; nothing is overwritten. DataError if the image
+    title: str
+    prediction: ImagePrediction
+    names: Sequence[str]
+
+
+def draw_predictions(path: Path, answers: Sequence[Answer], folder: Path, *, threshold: float) -> Path:
+    """Draw the detections of an image from `threshold` on into a PNG copy of it in `folder`; its path. Of several
+    detectors each draws into a copy of its own, side by side under their titles; classes of equal names have one
+    colour.
+
+    The file's name has a number where another file stands already; nothing is overwritten. DataError if the image
     cannot be read, ResourceError if the folder cannot be written.
     """
-    kept = prediction.scores >= threshold
-    masks = None if prediction.masks is None else [prediction.masks[i] for i in np.flatnonzero(kept)]
-    image = draw_boxes(
-        images.decode(path),
-        prediction.boxes[kept],
-        prediction.labels[kept].tolist(),
-        names,
-        prediction.scores[kept].tolist(),
-        masks,
-    )
+    pixels = images.decode(path)
+    names = list(dict.fromkeys(chain.from_iterable(answer.names for answer in answers)))
+    drawn = []
+    for answer in answers:
+        kept = answer.prediction.scores >= threshold
+        masks = answer.prediction.masks
+        drawn.append(
+            draw_boxes(
+                pixels,
+                answer.prediction.boxes[kept],
+                [names.index(answer.names[label]) for label in answer.prediction.labels[kept].tolist()],
+                names,
+                answer.prediction.scores[kept].tolist(),
+                None if masks is None else [masks[i] for i in np.flatnonzero(kept)],
+            )
+        )
+    image = drawn[0] if len(drawn) == 1 else side_by_side(drawn, [answer.title for answer in answers])
     names_left = (f"{path.stem}{suffix}.png" for suffix in chain([""], (f"-{n}" for n in numbers(2))))
-    drawn = next(folder / name for name in names_left if not (folder / name).exists())
-    save_image(image, drawn)
-    return drawn
+    file = next(folder / name for name in names_left if not (folder / name).exists())
+    save_image(image, file)
+    return file
+
+
+def side_by_side(pictures: Sequence[Image.Image], titles: Sequence[str]) -> Image.Image:
+    """Pictures of one size beside each other, each under its title, which is cut where it is wider."""
+    width, height = pictures[0].size
+    size = min(28, max(10, width // 24))
+    font = ImageFont.load_default(size=size)
+    top, gap = 2 * size, max(2, width // 60)
+    sheet = Image.new("RGB", (len(pictures) * (width + gap) - gap, top + height), "white")
+    draw = ImageDraw.Draw(sheet)
+    for number, (picture, title) in enumerate(zip(pictures, titles, strict=True)):
+        left, shown = number * (width + gap), title
+        while shown and draw.textlength(shown, font=font) > width - 4:
+            shown = shown[1:]  # the end tells files apart
+        draw.text((left + 2, size // 2), shown, font=font, fill=(0, 0, 0))
+        sheet.paste(picture, (left, top))
+    return sheet
 
 
 def save_image(image: Image.Image, path: Path) -> None:

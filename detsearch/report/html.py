@@ -9,18 +9,31 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any
+from typing import Any, get_args
 
 import plotly.graph_objects as go
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from detsearch.report.analysis import (
+    HOW,
+    SHARE_HEADERS,
+    SHARES,
+    correlation_rows,
+    effect_headers,
+    effect_rows,
+    missing,
+    share_rows,
+    structures,
+    together,
+)
 from detsearch.report.columns import (
     LIFTED,
     Column,
     SortKey,
     failed_columns,
+    figure,
     lift_cells,
     phrase,
     pruned_columns,
@@ -28,7 +41,8 @@ from detsearch.report.columns import (
     unfinished_columns,
 )
 from detsearch.report.plots import front_figure, growth_figure
-from detsearch.report.scene import growth, scene
+from detsearch.report.scene import By, growth, scene
+from detsearch.report.stages import stages_figure, stages_scene
 from detsearch.report.view import (
     StudyView,
     count,
@@ -39,6 +53,8 @@ from detsearch.report.view import (
     state_counts,
     unfinished,
 )
+from detsearch.search.analysis import Analysis
+from detsearch.search.factors import FACTORS
 from detsearch.search.trial import Trial, TrialState
 
 TEMPLATES = "templates"
@@ -68,6 +84,7 @@ def html_report(view: StudyView, trials: Sequence[Trial]) -> str:
     )
     best, picture = front_by_cost(trials, view.objectives), scene(view, trials)
     _, _, reference = growth(trials, view.objectives)
+    stages = stages_scene(view, trials)
     return environment.get_template("page.html").render(
         view=view,
         summary=_summary(view, trials, best),
@@ -78,8 +95,14 @@ def html_report(view: StudyView, trials: Sequence[Trial]) -> str:
         lifted=LIFTED,
         lifts=[lift_cells(name, lift, view.objectives) for name, lift in view.lifts.items()],
         tables=_tables(view, trials),
-        figures={"front": _plain(front_figure(view, trials)), "growth": _plain(growth_figure(view, trials))},
-        key=picture.key(),
+        figures={
+            "front": _plain(front_figure(view, trials)),
+            "growth": _plain(growth_figure(view, trials)),
+            "stages": None if stages is None else _plain(stages_figure(stages)),
+        },
+        keys={by: picture.key(by) for by in get_args(By)},
+        stages=None if stages is None else stages.key(),
+        analysis=None if view.analysis is None else _analysis(view.analysis),
         spread=picture.x.name == "latency_ms",
         single=len(view.objectives) == 1,
         reference=[phrase(o.name, v) for o, v in zip(view.objectives, reference, strict=bool(reference))],
@@ -109,6 +132,24 @@ def _tables(view: StudyView, trials: Sequence[Trial]) -> list[_Table]:
         _table("unfinished", "Not finished", "Waiting, running or interrupted.", rest, unfinished_columns(rest)),
     ]
     return [table for table in tables if table.rows]
+
+
+def _analysis(found: Analysis) -> dict[str, Any]:
+    """What the template shows of an analysis."""
+    shares = [(figure(one.figure).title, share_rows(one), together(one)) for one in found.importances if found.effects]
+    return {
+        "accuracy": figure(found.accuracy).title,
+        "how": HOW,
+        "factors": list(FACTORS.values()),
+        "rows": correlation_rows(found),
+        "structures": structures(found),
+        "missing": missing(found),
+        "about_shares": SHARES,
+        "share_headers": SHARE_HEADERS,
+        "shares": shares,
+        "effect_headers": effect_headers(found),
+        "effects": effect_rows(found),
+    }
 
 
 def _table(anchor: str, title: str, note: str, trials: Sequence[Trial], columns: list[Column]) -> _Table:

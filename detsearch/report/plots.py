@@ -7,12 +7,22 @@ import html
 import math
 import textwrap
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import plotly.graph_objects as go
 
 from detsearch.report.columns import phrase, significant
-from detsearch.report.scene import Scene, axis_title, growth, log_ticks, scene, shown
+from detsearch.report.scene import (
+    CHOSEN_MARK,
+    KNOWN_MARK,
+    By,
+    Scene,
+    axis_title,
+    growth,
+    log_ticks,
+    scene,
+    shown,
+)
 from detsearch.report.view import StudyView, latency_of, lineage
 from detsearch.search.objective import MAXIMISED, Objective
 from detsearch.search.trial import Trial
@@ -28,13 +38,16 @@ PLOTLY_NAMES: Final = {
     "x": "x-thin-open",
     "ring": "circle-open",
     "arrow": "triangle-right-open",
+    "star": "star-open",
+    "halo": "circle-open",
 }
 """Symbols of a scene that plotly calls otherwise."""
 
 
 def front_figure(view: StudyView, trials: Sequence[Trial]) -> go.Figure:
     """The front among all trials that can be compared, coloured by input size, shaped by backbone family; below it
-    the trials without a result at their cost. Hovering tells what each is."""
+    the trials without a result at their cost. Hovering tells what each is. Points have ``meta.colours``, their colours
+    by what these may tell apart, for the page's switch."""
     picture = scene(view, trials)
     drawing = go.Figure()
     if picture.step:
@@ -50,6 +63,7 @@ def front_figure(view: StudyView, trials: Sequence[Trial]) -> go.Figure:
         )
     drawing.add_trace(_points(picture, picture.dominated, size=8, outline=0.5))
     drawing.add_trace(_points(picture, picture.front, size=13, outline=1.5, labelled=True))
+    _add_known(drawing, picture)
     _add_references(drawing, picture)
     _add_marks(drawing, picture)
     _add_legend(drawing, picture)
@@ -66,16 +80,12 @@ def front_figure(view: StudyView, trials: Sequence[Trial]) -> go.Figure:
             xanchor="right",
             yanchor="bottom",
         )
-    low, high = (_position(picture, shown(picture.x, edge)) for edge in picture.span)
     drawing.update_layout(
-        _layout(axis_title(picture.x), axis_title(picture.y)),
+        layout(axis_title(picture.x), axis_title(picture.y)),
         height=470,
         legend={"itemclick": False, "itemdoubleclick": False, "groupclick": "toggleitem", "tracegroupgap": 14},
     )
-    drawing.update_xaxes(range=[low, high])
-    if picture.log:
-        ticks = log_ticks(low, high)
-        drawing.update_xaxes(type="log", tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks])
+    set_span(drawing, (shown(picture.x, picture.span[0]), shown(picture.x, picture.span[1])), log=picture.log)
     drawing.update_yaxes(domain=[0.1, 1], tickformat=_digits(picture))
     drawing.update_layout(
         yaxis2={"domain": [0, 0.06], "range": [-1, 1], "visible": False, "fixedrange": True, "anchor": "x"},
@@ -96,7 +106,7 @@ def growth_figure(view: StudyView, trials: Sequence[Trial]) -> go.Figure:
             hovertemplate="after trial %{x}: %{y:.3f}<extra></extra>",
         )
     )
-    drawing.update_layout(_layout("Trial", "Hypervolume"), height=240, showlegend=False)
+    drawing.update_layout(layout("Trial", "Hypervolume"), height=240, showlegend=False)
     drawing.update_yaxes(range=[0, 1.05])
     return drawing
 
@@ -131,6 +141,7 @@ def _plain(text: str, width: int | None = None) -> str:
 def _points(
     picture: Scene, trials: Sequence[Trial], *, size: int, outline: float, labelled: bool = False
 ) -> go.Scatter:
+    colours = {by: [picture.colour(trial, by) for trial in trials] for by in get_args(By)}
     iqr = [latency.iqr_ms / 2 if (latency := latency_of(trial)) is not None else 0.0 for trial in trials]
     return go.Scatter(
         x=[shown(picture.x, picture.at(trial)[0]) for trial in trials],
@@ -143,18 +154,42 @@ def _points(
         marker={
             "size": size,
             "symbol": [_symbol(picture.symbol(trial)) for trial in trials],
-            "color": [picture.colours[trial.spec.input] for trial in trials],
+            "color": colours["input"],
             "line": {"width": outline, "color": INK},
             "opacity": 1,
         },
         hovertext=[hover(trial, (picture.y, picture.x)) for trial in trials],
         hoverinfo="text",
         showlegend=False,
+        meta={"colours": colours},
     )
 
 
 def _symbol(name: str) -> str:
     return PLOTLY_NAMES.get(name, name)
+
+
+def _add_known(drawing: go.Figure, picture: Scene) -> None:
+    """Stars around known detectors, with their names, and rings around those that were searched inside."""
+    for mark, numbers in ((CHOSEN_MARK, picture.chosen), (KNOWN_MARK, picture.known)):
+        trials = picture.marked(numbers)
+        if not trials:
+            continue
+        names = [_plain(picture.known[t.number]) for t in trials] if mark == KNOWN_MARK else None
+        right = [picture.right_half(picture.at(trial)[0]) for trial in trials]
+        drawing.add_trace(
+            go.Scatter(
+                x=[shown(picture.x, picture.at(trial)[0]) for trial in trials],
+                y=[shown(picture.y, picture.at(trial)[1]) for trial in trials],
+                mode="markers" if names is None else "markers+text",
+                text=names,
+                textposition=["bottom left" if last else "bottom right" for last in right],
+                textfont={"size": 11},
+                marker={"symbol": _symbol(mark), "size": 22, "color": INK, "line": {"width": 1.5}},
+                hoverinfo="skip",
+                showlegend=False,
+            )
+        )
 
 
 def _add_references(drawing: go.Figure, picture: Scene) -> None:
@@ -226,7 +261,16 @@ def _digits(picture: Scene) -> str | None:
     return ".2f" if max(heights) - min(heights) > 0.05 else ".3f"
 
 
-def _layout(x_title: str, y_title: str) -> dict[str, Any]:
+def set_span(drawing: go.Figure, span: tuple[float, float], *, log: bool) -> None:
+    """What the x axis shows, in its unit."""
+    low, high = (math.log10(edge) if log else edge for edge in span)
+    drawing.update_xaxes(range=[low, high])
+    if log:
+        ticks = log_ticks(low, high)
+        drawing.update_xaxes(type="log", tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks])
+
+
+def layout(x_title: str, y_title: str) -> dict[str, Any]:
     axis = {"gridcolor": GRID, "linecolor": INK, "showline": True, "zeroline": False, "ticks": "outside"}
     return {
         "template": go.layout.Template(),

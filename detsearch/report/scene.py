@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from itertools import cycle
+from typing import Final, Literal, TypeAlias
 
 import numpy as np
 
+from detsearch.arch.spec import ModuleSpec
 from detsearch.report.columns import figure
-from detsearch.report.view import Reference, StudyView, backbone_family, front_by_cost
+from detsearch.report.view import Reference, StudyView, backbone_family, backbone_names, front_by_cost
 from detsearch.search.objective import Objective
 from detsearch.search.pareto import hypervolume, matrix, measured, non_dominated, reference_point
 from detsearch.search.trial import Trial, TrialState
@@ -22,13 +24,21 @@ TRIAL_NUMBER: Final = Objective("number", maximise=False)
 PALETTE: Final = ("#46327e", "#365c8d", "#277f8e", "#1fa187", "#4ac16d", "#a0da39")
 """Input sizes from small to large: viridis without its ends, ordered in lightness too, so that grey print keeps it."""
 
+HUES: Final = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#8c8c8c")
+"""Backbones, or structures: Okabe and Ito's colours, which the colour-blind tell apart; more than these share them."""
+
 SYMBOLS: Final = ("circle", "square", "diamond", "triangle-up", "pentagon", "hexagon", "triangle-down", "cross")
 """Backbone families in alphabetical order; more than these share symbols."""
 
 MARKS: Final = {TrialState.PRUNED: "tick", TrialState.FAILED: "x"}
 WAITING_MARK: Final = "ring"
+KNOWN_MARK: Final = "star"
+CHOSEN_MARK: Final = "halo"
 BEYOND_MARK: Final = "arrow"
 """How trials without a result are marked on the cost axis."""
+
+By: TypeAlias = Literal["input", "backbone"]
+"""What colours tell apart."""
 
 LOG_RATIO: Final = 20.0
 """Costs that differ by more than this are drawn on a logarithmic axis."""
@@ -52,7 +62,9 @@ class Scene:
 
     `front` and `dominated` are the trials compared with each other; `others` have a known cost but no comparable
     result (pruned, failed, unfinished) and are shown on the cost axis only. `span` is the visible part of the x axis;
-    what lies beyond it is drawn at its edge. `step` is the front of the two axes as the corners of a line.
+    what lies beyond it is drawn at its edge. `step` is the front of the two axes as the corners of a line. `known` are
+    the names of known detectors among the points, by trial number; `chosen` the trials that another search went inside.
+    `backbones` are their names, `hues` the names' colours, in alphabetical order.
     """
 
     x: Objective
@@ -67,6 +79,19 @@ class Scene:
     step: list[tuple[float, float]]
     colours: Mapping[InputSize, str]
     families: list[str]
+    backbones: Mapping[ModuleSpec, str]
+    hues: Mapping[str, str]
+    known: Mapping[int, str]
+    chosen: frozenset[int]
+
+    def colour(self, trial: Trial, by: By) -> str:
+        if by == "input":
+            return self.colours[trial.spec.input]
+        return self.hues[self.backbones[trial.spec.network.backbone]]
+
+    def marked(self, numbers: Collection[int]) -> list[Trial]:
+        """The points among the trials of these numbers."""
+        return [trial for trial in (*self.front, *self.dominated) if trial.number in numbers]
 
     def at(self, trial: Trial) -> tuple[float, float]:
         return value(trial, self.x), value(trial, self.y)
@@ -82,18 +107,28 @@ class Scene:
         """The symbol of a trial without a result."""
         return BEYOND_MARK if self.at(trial)[0] > self.span[1] else MARKS.get(trial.state, WAITING_MARK)
 
-    def key(self) -> dict[str, list[KeyEntry]]:
+    def key(self, by: By = "input") -> dict[str, list[KeyEntry]]:
         """What colours and symbols mean, by group; groups without entries are left out."""
         marks = {}
         for trial in self.others:
             mark = self.mark(trial)
             name = {BEYOND_MARK: "further right", WAITING_MARK: "not finished"}.get(mark, str(trial.state))
             marks[mark] = KeyEntry(name, mark)
-        groups = {
-            "Input": [KeyEntry(str(size), SYMBOLS[0], colour) for size, colour in self.colours.items()],
-            "Backbone": [KeyEntry(name, SYMBOLS[i % len(SYMBOLS)]) for i, name in enumerate(self.families)],
-            "Without result": list(marks.values()),
-        }
+        shapes: dict[str, str] = {}
+        for trial in (*self.front, *self.dominated):
+            shapes.setdefault(self.backbones[trial.spec.network.backbone], self.symbol(trial))
+        coloured = {
+            "input": {
+                "Input": [KeyEntry(str(size), SYMBOLS[0], colour) for size, colour in self.colours.items()],
+                "Backbone": [KeyEntry(name, SYMBOLS[i % len(SYMBOLS)]) for i, name in enumerate(self.families)],
+            },
+            "backbone": {"Backbone": [KeyEntry(name, shapes[name], hue) for name, hue in self.hues.items()]},
+        }[by]
+        special = [
+            *([KeyEntry("known detector", KNOWN_MARK)] if self.marked(self.known) else []),
+            *([KeyEntry("searched inside", CHOSEN_MARK)] if self.marked(self.chosen) else []),
+        ]
+        groups = {**coloured, "Marked": special, "Without result": list(marks.values())}
         return {group: entries for group, entries in groups.items() if entries}
 
     def right_half(self, position: float) -> bool:
@@ -133,6 +168,7 @@ def scene(view: StudyView, trials: Sequence[Trial]) -> Scene:
     """Arrange a study for drawing: trials of the highest fidelity are points, all others with a cost are marks."""
     x, y = axes(view.objectives)
     compared = measured(trials, view.objectives)
+    backbones = backbone_names([trial.spec for trial in compared], len(HUES))
     front = front_by_cost(trials, view.objectives)
     on_front = {trial.number for trial in front}
     others = [t for t in trials if t.state is not TrialState.COMPLETE and math.isfinite(value(t, x))]
@@ -140,7 +176,7 @@ def scene(view: StudyView, trials: Sequence[Trial]) -> Scene:
     limit = next((limit.upper for limit in view.limits if limit.name == x.name), None)
     positions = [value(t, x) for t in compared] + [r.values[x.name] for r in references]
     positions = positions or [value(t, x) for t in others]
-    span, log = _span(positions, limit)
+    span, log = visible(positions, limit)
     return Scene(
         x=x,
         y=y,
@@ -151,9 +187,13 @@ def scene(view: StudyView, trials: Sequence[Trial]) -> Scene:
         limit=limit if limit is not None and span[0] <= limit <= span[1] else None,
         span=span,
         log=log,
-        step=_step([(value(t, x), value(t, y)) for t in compared], x, y, span),
+        step=step_line([(value(t, x), value(t, y)) for t in compared], x, y, span),
         colours=_colours({trial.spec.input for trial in compared}),
         families=sorted({backbone_family(trial.spec) for trial in compared}),
+        backbones=backbones,
+        hues=dict(zip(sorted(set(backbones.values())), cycle(HUES))),
+        known=view.known,
+        chosen=view.chosen,
     )
 
 
@@ -175,7 +215,7 @@ def growth(trials: Sequence[Trial], objectives: Sequence[Objective]) -> tuple[li
     )
 
 
-def _span(positions: Sequence[float], limit: float | None) -> tuple[tuple[float, float], bool]:
+def visible(positions: Sequence[float], limit: float | None = None) -> tuple[tuple[float, float], bool]:
     """The visible part of the x axis and whether it is logarithmic; the limit is shown where it is near the points."""
     if not positions:
         return (0.0, 1.0), False
@@ -189,7 +229,7 @@ def _span(positions: Sequence[float], limit: float | None) -> tuple[tuple[float,
     return (low - room, high + room), False
 
 
-def _step(
+def step_line(
     points: Sequence[tuple[float, float]], x: Objective, y: Objective, span: tuple[float, float]
 ) -> list[tuple[float, float]]:
     """Corners of the line that separates what was reached from what was not, out to the edge where x is worst."""

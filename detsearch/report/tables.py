@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from detsearch.report.analysis import markdown_analysis
 from detsearch.report.columns import (
     LIFTED,
     NUMBER,
@@ -22,6 +22,7 @@ from detsearch.report.columns import (
     result_columns,
     unfinished_columns,
 )
+from detsearch.report.markdown import code_block, code_span, escape_markdown, table_row
 from detsearch.report.view import (
     StudyView,
     count,
@@ -38,38 +39,15 @@ from detsearch.search.pareto import front
 from detsearch.search.trial import Trial, TrialState
 
 
-def escape_markdown(text: str) -> str:
-    """Any text as one line of Markdown that renders to itself, in a table cell too."""
-    line = " ".join(text.split())
-    line = re.sub(r"([\\`*\[\]<>|&~$#!])", r"\\\1", line)
-    return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", line)  # inside a word GitHub leaves _ alone
-
-
-def code_span(text: str) -> str:
-    """Text as a Markdown code span that can stand in a table: a longer fence where it has backticks itself."""
-    line = " ".join(text.split())
-    if not line:
-        return ""
-    fence = "`" * (1 + max((len(run) for run in re.findall("`+", line)), default=0))
-    pad = " " if line.startswith("`") or line.endswith("`") else ""
-    return f"{fence}{pad}{line}{pad}{fence}".replace("|", "\\|")
-
-
-def code_block(text: str, language: str = "") -> str:
-    """Lines of text as a fenced block; the fence is longer than any run of backticks in them."""
-    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
-    return f"{fence}{language}\n{text.rstrip()}\n{fence}"
-
-
 def table_of(trials: Sequence[Trial], columns: Sequence[Column]) -> str:
     """A Markdown table of trials; numbers are right-aligned. Without trials only the header stands."""
     lines = [
-        _row([escape_markdown(column.header) for column in columns]),
-        _row(["---:" if column.kind == "number" else ":---" for column in columns]),
+        table_row([escape_markdown(column.header) for column in columns]),
+        table_row(["---:" if column.kind == "number" else ":---" for column in columns]),
     ]
     for trial in trials:
         cells = [(column.kind, column.text(trial)) for column in columns]
-        lines.append(_row([code_span(text) if kind == "code" else escape_markdown(text) for kind, text in cells]))
+        lines.append(table_row([code_span(text) if kind == "code" else escape_markdown(text) for kind, text in cells]))
     return "\n".join(lines)
 
 
@@ -99,9 +77,11 @@ def markdown_report(view: StudyView, trials: Sequence[Trial]) -> str:
         parts += ["To train a detector of the front:", code_block("\n".join(commands), "sh")]
     if view.lifts:
         rows = [lift_cells(name, lift, view.objectives) for name, lift in view.lifts.items()]
-        lines = [_row(LIFTED), _row([":---"] * len(LIFTED))]
-        lines += [_row([code_span(name), *map(escape_markdown, rest)]) for name, *rest in rows]
+        lines = [table_row(LIFTED), table_row([":---"] * len(LIFTED))]
+        lines += [table_row([code_span(name), *map(escape_markdown, rest)]) for name, *rest in rows]
         parts += ["## Lift over the baselines", "\n".join(lines)]
+    if view.analysis is not None and (told := markdown_analysis(view.analysis)):
+        parts += ["## What goes with what", told]
     complete = in_state(trials, TrialState.COMPLETE)
     pruned, failed = in_state(trials, TrialState.PRUNED), in_state(trials, TrialState.FAILED)
     for title, group, columns in (
@@ -150,10 +130,6 @@ def terminal_table(trials: Sequence[Trial], objectives: Sequence[Objective]) -> 
             style="bold" if trial.number in starred else "",
         )
     return table
-
-
-def _row(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def _references(view: StudyView) -> list[str]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
 from detsearch.arch.catalogue import catalogue
+from detsearch.arch.code import format_module
 from detsearch.arch.modules.backbones import CodedResNetSpec, TimmSpec
-from detsearch.arch.spec import DetectorSpec
+from detsearch.arch.spec import DetectorSpec, ModuleSpec
+from detsearch.search.analysis import Analysis
 from detsearch.search.inheritance import heritage_of, inherited_epochs
 from detsearch.search.lift import Lift
 from detsearch.search.objective import Limit, Objective, check_objectives
@@ -31,14 +33,28 @@ class Reference:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FirstStage:
+    """The search of structures from which a search inside of some of them began: its `trials` that can be compared,
+    the numbers of those that were `chosen`, and how they were trained."""
+
+    folder: str
+    trials: tuple[Trial, ...]
+    chosen: frozenset[int]
+    training: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StudyView:
     """A study as its report shows it. All text is untrusted and escaped where it is rendered.
 
     `folder` is the path as shown, `space_size` the number of candidates of the space, `device` what trained them,
     `protocol` free text on how latency is taken beside what the trials' own protocols say, `recipe` YAML, `data` and
     `versions` label -> value, `commands` label -> command line, `train_commands` trial number -> command that trains
-    it, `test` trial number -> figures on the test split by name, `lifts` structure -> how far a search inside of it
-    came. RecipeError where the objectives are not a valid set.
+    it, `test` trial number -> figures on the test split by name, `known` trial number -> name of the known detector
+    that it is, `chosen` the trials inside of which another search went on, `lifts` structure -> how far a search
+    inside of it came, `parts` structure -> numbers of its trials, `first` where it began, `training` how detectors
+    were trained, `analysis` what goes with what, None where nothing is complete. RecipeError where the objectives are
+    not a valid set.
     """
 
     name: str
@@ -58,7 +74,13 @@ class StudyView:
     train_commands: Mapping[int, str] = field(default_factory=dict)
     test: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
     references: tuple[Reference, ...] = ()
+    known: Mapping[int, str] = field(default_factory=dict)
+    chosen: frozenset[int] = frozenset()
     lifts: Mapping[str, Lift | None] = field(default_factory=dict)
+    parts: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    first: FirstStage | None = None
+    training: str = ""
+    analysis: Analysis | None = None
 
     def __post_init__(self) -> None:
         check_objectives(self.objectives)
@@ -72,6 +94,12 @@ def backbone_family(spec: DetectorSpec) -> str:
     if isinstance(backbone, TimmSpec):
         return backbone.model.partition(".")[0].partition("_")[0]
     return catalogue().of(backbone).token
+
+
+def backbone_names(specs: Iterable[DetectorSpec], most: int) -> dict[ModuleSpec, str]:
+    """What to call each backbone: by its text, or, where they are more than `most`, by its family."""
+    families = {spec.network.backbone: backbone_family(spec) for spec in specs}
+    return families if len(families) > most else {backbone: format_module(backbone) for backbone in families}
 
 
 def lineage(trial: Trial) -> str:

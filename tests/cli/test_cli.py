@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from PIL import Image
 from pycocotools import mask as coco_masks
 
 from detsearch import __version__
@@ -34,7 +35,7 @@ def checkpoint(tmp_path: Path, data_file: Path, capsys: Out) -> Path:
 
 
 COMMANDS = [
-    "demo", "data check", "data convert", "describe", "search structure", "study show", "study table",
+    "demo", "data check", "data convert", "describe", "search structure", "study show", "study analyse", "study table",
     "study latency", "report", "train", "eval",
     "predict", "latency", "modules", "schema", "space", "weights",
 ]  # fmt: skip
@@ -204,6 +205,16 @@ def test_eval_and_predict(checkpoint: Path, data_file: Path, tmp_path: Path, cap
             assert 0 <= x1 <= x2 <= 64
             assert 0 <= y1 <= y2 <= 64
 
+
+    assert run([*command, "--beside", str(checkpoint), "--json"]) == OK
+    for alone, both in zip(answers, json.loads(capsys.readouterr().out), strict=True):
+        assert both["beside"] == both["detections"] == alone["detections"]
+        with Image.open(alone["drawn"]) as single, Image.open(both["drawn"]) as double:
+            assert double.width > 2 * single.width
+    assert run([*command, "--beside", str(checkpoint)]) == OK
+    assert "; beside it: " in capsys.readouterr().out
+    assert run([*command, "--beside", "nosuch.pt"]) == MENDABLE
+    assert "nosuch.pt" in capsys.readouterr().err
 
 def test_an_input_below_the_largest_stride_is_refused(checkpoint: Path, data_file: Path, capsys: Out) -> None:
     (image := checkpoint.parent / "a.png").write_bytes(b"")
@@ -404,7 +415,10 @@ def test_a_search_that_trains_nothing_says_why(data_file: Path, tmp_path: Path, 
     printed = capsys.readouterr().err
     assert "a space of 1 detectors" in printed
     assert "trained candidate" in printed.splitlines()[-1]
+        ["study", "analyse", "nosuch"],
+        ["study", "analyse"],
     assert "params" in printed.splitlines()[-1]
+        ["report", "nosuch", "--pictures", "gif"],
     assert run(["report", str(out), "--json"]) == OK
     assert all(Path(path).is_file() for path in json.loads(capsys.readouterr().out)["report"])
 

@@ -11,7 +11,17 @@ from PIL import Image
 
 from detsearch.data.masks import encode
 from detsearch.errors import ResourceError
-from detsearch.report.drawing import OPACITY, class_colour, draw_boxes, draw_samples, save_image
+from detsearch.evaluation.predict import ImagePrediction
+from detsearch.report.drawing import (
+    OPACITY,
+    Answer,
+    class_colour,
+    draw_boxes,
+    draw_predictions,
+    draw_samples,
+    save_image,
+    side_by_side,
+)
 from tests.data.makers import coco
 
 GREY = torch.full((3, 100, 120), 128, dtype=torch.uint8)
@@ -69,6 +79,50 @@ def test_samples_are_reproducible_files(tmp_path: Path) -> None:
         assert image.size == (40, 30)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [path.name for path in paths]
     assert len(draw_samples(data, tmp_path / "out", 1, seed=0)["train"]) == 1
+
+
+def answer(title: str, names: list[str], label: int, score: float = 0.9) -> Answer:
+    found = ImagePrediction(
+        image_id=0,
+        boxes=np.array([[30.0, 40.0, 70.0, 90.0]]),
+        scores=np.array([score]),
+        labels=np.array([label]),
+    )
+    return Answer(title, found, names)
+
+
+def test_two_detectors_side_by_side(tmp_path: Path) -> None:
+    """Each in a copy of its own; a class of the same name has the same colour, whatever its number."""
+    save_image(Image.fromarray(GREY.permute(1, 2, 0).numpy()), tmp_path / "a.png")
+    ours, known = answer("ours.pt", ["cat", "dog"], 1), answer("known.pt", ["dog", "horse"], 0)
+    drawn = draw_predictions(tmp_path / "a.png", [ours, known], tmp_path / "out", threshold=0.5)
+    sheet = np.array(Image.open(drawn))
+    assert sheet.shape[1] > 2 * 120
+    top = sheet.shape[0] - 100
+    left, right = sheet[top:, :120], sheet[top:, -120:]
+    assert (left[89, 30:70] == class_colour(1)).all()
+    assert (right[89, 30:70] == class_colour(1)).all()
+    assert (sheet[:top, :120] < 100).any(), "a title"
+    assert (sheet[:top, -120:] < 100).any(), "a title"
+    silent = draw_predictions(
+        tmp_path / "a.png", [ours, answer("known.pt", ["dog"], 0, 0.4)], tmp_path / "out", threshold=0.5
+    )
+    assert silent.name == "a-2.png"
+    assert (np.array(Image.open(silent))[top:, -120:] == 128).all()
+
+
+def test_one_detector_alone_keeps_the_size(tmp_path: Path) -> None:
+    save_image(Image.fromarray(GREY.permute(1, 2, 0).numpy()), tmp_path / "a.png")
+    drawn = draw_predictions(tmp_path / "a.png", [answer("x", ["cat"], 0)], tmp_path, threshold=0.5)
+    assert drawn.name == "a-2.png"
+    with Image.open(drawn) as image:
+        assert image.size == (120, 100)
+
+
+def test_long_titles_are_cut() -> None:
+    sheet = side_by_side([Image.new("RGB", (50, 40), "grey")] * 2, ["runs/a/very/long/path/checkpoint.pt", ""])
+    assert sheet.width < 2 * 50 + 10
+    assert side_by_side([Image.new("RGB", (1, 1))] * 2, ["a", "b"]).width > 2
 
 
 def test_unwritable_folder(tmp_path: Path) -> None:

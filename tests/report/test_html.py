@@ -10,7 +10,10 @@ from html.parser import HTMLParser
 
 import pytest
 
+from detsearch.report.analysis import correlation_rows
 from detsearch.report.html import html_report
+from detsearch.report.scene import scene
+from detsearch.search.analysis import analyse
 from detsearch.search.objective import Objective
 from detsearch.search.trial import Trial, TrialState
 from tests.report.fakes import OBJECTIVES, study, trial, view
@@ -108,6 +111,33 @@ def test_hovering_tells_what_a_trial_is(page: Page, trials: list[Trial]) -> None
     hover = next(text for text in hovers if text.startswith(f"<b>Trial {one.number}</b>"))
     for part in ("AP ", "Latency ", "IQR", "Params", "MACs", "12 epochs", f"mutation of {one.parents[0]}"):
         assert part in hover
+
+
+def test_points_can_be_coloured_by_backbone_too(page: Page, trials: list[Trial]) -> None:
+    choices = [attributes for tag, attributes in page.elements if tag == "input"]
+    assert [(a["type"], a["value"]) for a in choices] == [("radio", "input"), ("radio", "backbone")]
+    assert ["checked" in a for a in choices] == [True, False]
+    figure = json.loads(page.scripts["application/json"][0])
+    coloured = [trace for trace in figure["data"] if "meta" in trace]
+    picture = scene(view(trials), trials)
+    for trace, points in zip(coloured, (picture.dominated, picture.front), strict=True):
+        assert trace["marker"]["color"] == trace["meta"]["colours"]["input"]
+        assert trace["meta"]["colours"]["backbone"] == [picture.colour(t, "backbone") for t in points]
+    keys = [a for tag, a in page.elements if tag == "div" and "data-by" in a]
+    assert [(a["data-by"], "hidden" in a) for a in keys] == [("input", False), ("backbone", True)]
+
+
+def test_the_analysis_is_on_the_page(trials: list[Trial]) -> None:
+    found = analyse(trials, OBJECTIVES)
+    page = Page(html_report(view(trials, analysis=found), trials))
+    for part in ("Correlation with AP", "What explains AP", "What explains Latency", "Means by value", "neck levels"):
+        assert part in page.read
+    assert found is not None
+    (name, count, cells), *_ = correlation_rows(found)
+    assert name in page.read
+    assert str(count) in page.cells
+    assert cells[0].text in page.read
+    assert cells[0].interval in page.read
 
 
 def test_nothing_is_loaded_from_anywhere(page: Page, text: str) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detsearch.errors import RecipeError
-from detsearch.report.scene import BEYOND_MARK, axes, growth, log_ticks, scene
+from detsearch.report.scene import BEYOND_MARK, HUES, axes, growth, log_ticks, scene
 from detsearch.report.view import backbone_family, protocols, state_counts
 from detsearch.search.objective import Objective
 from detsearch.search.trial import TrialState
@@ -75,6 +75,32 @@ def test_colours_and_symbols_tell_sizes_and_families_apart() -> None:
     assert areas == sorted(areas)
     assert len({picture.symbol(x) for x in picture.front + picture.dominated}) == len(picture.families) == 3
     assert backbone_family(trial(0, code="mobilenetv2/fpn/retinanet@512x512").spec) == "mobilenetv2"
+
+
+def test_colours_tell_backbones_apart_where_they_are_few_else_families() -> None:
+    few = [
+        trial(i, 0.3, 5.0 + i, code=f"{name}/fpn/retinanet@128x128") for i, name in enumerate(("resnet50", "resnet18"))
+    ]
+    picture = scene(view(few), few)
+    assert dict(picture.hues) == {"resnet18": HUES[0], "resnet50": HUES[1]}
+    assert [picture.colour(t, "backbone") for t in few] == [HUES[1], HUES[0]]
+    assert [picture.colour(t, "input") for t in few] == [picture.colours[few[0].spec.input]] * 2
+    assert [entry.name for entry in picture.key("backbone")["Backbone"]] == ["resnet18", "resnet50"]
+    assert "Input" not in picture.key("backbone")
+    many = [
+        trial(i, 0.3, 5.0 + i, code=f"basicblock_{4 + 2 * i}_1-2-2-2/fpn/retinanet@128x128")
+        for i in range(len(HUES) + 1)
+    ]
+    assert list(scene(view(many), many).hues) == ["basicblock"]
+
+
+def test_known_and_chosen_trials_are_marked_where_they_are_points() -> None:
+    trials = [trial(0, 0.3, 5.0), trial(1, 0.4, 9.0), trial(2, None, 7.0, state=TrialState.FAILED)]
+    picture = scene(view(trials, known={1: "retinanet_r50_fpn", 2: "gone"}, chosen=frozenset({0})), trials)
+    assert [t.number for t in picture.marked(picture.known)] == [1]
+    assert [t.number for t in picture.marked(picture.chosen)] == [0]
+    assert [entry.name for entry in picture.key()["Marked"]] == ["known detector", "searched inside"]
+    assert "Marked" not in scene(view(trials), trials).key()
 
 
 def test_growth_never_falls_and_ends_at_one() -> None:

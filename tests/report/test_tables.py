@@ -10,14 +10,8 @@ from markdown_it import MarkdownIt
 from rich.console import Console
 
 from detsearch.report.columns import NONE, figure, figure_text, significant
-from detsearch.report.tables import (
-    code_block,
-    code_span,
-    escape_markdown,
-    markdown_report,
-    markdown_table,
-    terminal_table,
-)
+from detsearch.report.markdown import code_block, code_span, escape_markdown
+from detsearch.report.tables import markdown_report, markdown_table, terminal_table
 from detsearch.report.view import UNSTEADY
 from detsearch.search.objective import Objective
 from detsearch.search.trial import TrialState

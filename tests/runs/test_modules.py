@@ -19,7 +19,8 @@ from detsearch.search.ledger import Ledger, read_study
 from detsearch.search.objective import Objective
 from detsearch.search.pareto import front
 from detsearch.search.trial import Proposal, TrialState
-from detsearch.types import CostMetrics, Fidelity, Latency, LatencyProtocol, Metrics
+from detsearch.types import CostMetrics, Fidelity, Metrics
+from tests.runs.made import latency, write_study
 
 INSIDE = (
     "space.modules.base=[4,6]",
@@ -38,9 +39,6 @@ def structure(neck: str, size: int = 64, backbone: str = "basicblock_4_1-2-2-2")
 def study(tmp_path: Path, search_file: Path) -> Path:
     """A study of stage one whose figures are made up: of six structures four are on the front, and of these two differ
     only in the width of the neck."""
-    recipe = load_recipe(SearchRecipe, search_file)
-    folder = tmp_path / "one"
-    objectives = tuple(Objective.parse(text) for text in recipe.objectives)
     rows = [
         (structure(NECKS[0]), 0.30, 5.0),
         (structure(NECKS[1]), 0.40, 9.0),
@@ -49,32 +47,7 @@ def study(tmp_path: Path, search_file: Path) -> Path:
         (structure(NECKS[3]), 0.10, 30.0),
         (structure(NECKS[1], 96), 0.20, 25.0),
     ]
-    with Ledger(folder, {"kind": "structure", "device": "cpu", "device_name": "a CPU"}, objectives) as ledger:
-        for code, ap, ms in rows:
-            fidelity = Fidelity(2)
-            trial = ledger.add(Proposal(spec=parse_detector(code), origin="random"), fidelity=fidelity, seed=0)
-            ledger.record_cost(trial.number, CostMetrics(params=1, macs=1, memory_access=1, latency=_latency(ms)))
-            ledger.start(trial.number)
-            ledger.finish(trial.number, TrialState.COMPLETE, metrics=Metrics(values={"ap": ap}, fidelity=fidelity))
-    (folder / "recipe.yaml").write_text(search_file.read_text())
-    return folder
-
-
-def _latency(ms: float) -> Latency:
-    protocol = LatencyProtocol(
-        device="cpu",
-        device_name="a CPU",
-        runtime="eager",
-        precision="float32",
-        threads=1,
-        batch=1,
-        input="64x64",
-        warmup=1,
-        runs=3,
-        includes="",
-        excludes="",
-    )
-    return Latency(median_ms=ms, iqr_ms=0.0, steady=True, protocol=protocol)
+    return write_study(tmp_path / "one", load_recipe(SearchRecipe, search_file), rows)
 
 
 def chosen(recipe: SearchRecipe) -> list[str]:
@@ -125,7 +98,7 @@ def test_a_backbone_without_a_code_is_told(study: Path) -> None:
     with Ledger(study, dict(read_study(study).identity), objectives) as ledger:
         spec = parse_detector("timm(model=swin_tiny_patch4_window7_224)/fpn(width=8)/retinanet@128x128")
         trial = ledger.add(Proposal(spec=spec, origin="random"), fidelity=Fidelity(2), seed=0)
-        ledger.record_cost(trial.number, CostMetrics(params=1, macs=1, memory_access=1, latency=_latency(1.0)))
+        ledger.record_cost(trial.number, CostMetrics(params=1, macs=1, memory_access=1, latency=latency(1.0)))
         ledger.start(trial.number)
         done = Metrics(values={"ap": 0.9}, fidelity=Fidelity(2))
         ledger.finish(trial.number, TrialState.COMPLETE, metrics=done)

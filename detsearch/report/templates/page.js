@@ -1,6 +1,6 @@
 "use strict";
 
-for (const name of ["front", "growth"]) {
+for (const name of ["front", "growth", "stages"]) {
   const data = document.getElementById(`${name}-data`);
   if (!data) continue;
   const figure = JSON.parse(data.textContent);
@@ -8,6 +8,17 @@ for (const name of ["front", "growth"]) {
   // Named one by one: plotly's own choice has a button that sends the chart to a server.
   const config = { responsive: true, displaylogo: false, modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]] };
   Plotly.newPlot(`${name}-plot`, figure.data, { ...figure.layout, showlegend: false }, config);
+}
+
+for (const choice of document.querySelectorAll("input[name=by]")) {
+  choice.addEventListener("change", () => {
+    const plot = document.getElementById("front-plot");
+    plot.data.forEach((trace, number) => {
+      const colours = trace.meta && trace.meta.colours;
+      if (colours) Plotly.restyle(plot, { "marker.color": [colours[choice.value]] }, [number]);
+    });
+    for (const key of document.querySelectorAll(".key[data-by]")) key.hidden = key.dataset.by !== choice.value;
+  });
 }
 
 for (const table of document.querySelectorAll("table.trials")) {
