@@ -16,8 +16,8 @@ from detsearch.search.importance import Importance, Share
 
 HOW: Final = (
     "Spearman's rank correlation with its 95 % interval (Fisher's, with Bonett and Wright's variance), bold where that "
-    "leaves zero out. The trials of a search are no independent draws, so intervals are rather too narrow, and what "
-    "goes with accuracy need not be its cause."
+    "leaves zero out; of many cells some are bold by chance. The trials of a search are no independent draws, so "
+    "intervals are rather too narrow, and what goes with accuracy need not be its cause."
 )
 SHARES: Final = (
     "Share of the variance that a choice explains, in percent, with its 95 % interval (jackknife): alone, by the means "

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from detsearch.arch.code import format_detector
 from detsearch.arch.presets import resolve
 from detsearch.cost.latency import device_name
 from detsearch.errors import RecipeError, ResourceError, SpecError, StudyError
 from detsearch.files import write_json
 from detsearch.intervals import Interval, mean_interval
-from detsearch.runs.device import resolve_device
-from detsearch.runs.execution import cpus
+from detsearch.runs.device import cpus, resolve_device
+from detsearch.runs.found import arm_fields
 from detsearch.runs.heads import search_head
 from detsearch.runs.inspect import describe, measure_latency
 from detsearch.runs.interrupt import Stop
@@ -26,6 +27,7 @@ from detsearch.runs.train import METRICS, RECIPE, train_recipe
 from detsearch.search.execution.base import Broken, Done, Event, Progress, Unusable
 from detsearch.search.execution.processes import ProcessExecutor
 from detsearch.search.trial import TrialContext, TrialInterrupted
+from detsearch.types import InputSize
 
 COSTS: Final = "costs.json"
 TRAINED: Final = "trained"
@@ -64,19 +66,21 @@ def compare(recipe: CompareRecipe, folder: Path, *, tell: Callable[[str], None] 
     ResourceError where the machine lacks something. An arm that fails ends nothing but itself.
     """
     kind = TrainRecipe if recipe.kind == "train" else HeadSearchRecipe
+    arms = {name: arm_fields(name, fields) for name, fields in recipe.arms.items()}
+    size = None if recipe.input is None else InputSize.parse(recipe.input)
     runs: dict[str, tuple[str, int, Run]] = {}
     for seed in recipe.seeds:
-        for name, fields in recipe.arms.items():
+        for name, fields in arms.items():
             raw = copy.deepcopy(recipe.base)
             for field, value in {**fields, "seed": seed}.items():
                 put(raw, field, value)
-            runs[f"{name}-{seed}"] = name, seed, override(kind, raw, (), None, f"arm {name}")
-    for name, _, run in runs.values():
-        assert isinstance(run, TrainRecipe | HeadSearchRecipe)
-        try:
-            resolve(run.detector)
-        except SpecError as error:
-            raise RecipeError(f"arm {name}", "a detector", f"{run.detector!r} ({error})") from None
+            run = override(kind, raw, (), None, f"arm {name}")
+            assert isinstance(run, TrainRecipe | HeadSearchRecipe)
+            try:
+                detector = format_detector(resolve(run.detector, size))
+            except SpecError as error:
+                raise RecipeError(f"arm {name}", "a detector", f"{run.detector!r} ({error})") from None
+            runs[f"{name}-{seed}"] = name, seed, run.model_copy(update={"detector": detector})
     _prepare_folder(folder, recipe)
     devices = {resolve_device(run.device) for _, _, run in runs.values()}
     if len(devices) > 1:
@@ -218,7 +222,7 @@ def _prepare_folder(folder: Path, recipe: CompareRecipe) -> None:
     path = folder / RECIPE
     if path.exists():
         held = load_recipe(CompareRecipe, path)
-        if (held.kind, held.base) != (recipe.kind, recipe.base):
+        if (held.kind, held.base, held.input) != (recipe.kind, recipe.base, recipe.input):
             hint = "choose another --out; only arms and seeds may be added"
             raise StudyError(str(folder), "an empty folder or one of the same comparison", "another's", hint)
     write_recipe(recipe, path)

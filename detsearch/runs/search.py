@@ -158,16 +158,22 @@ def _read_json(path: Path, key: Callable[[str], K]) -> dict[K, dict[str, Any]]:
         raise StudyError(str(path), "figures by name", str(error), hint) from None
 
 
+def code_of_trial(study: Path, number: int) -> str:
+    """The detector of one trial of a study."""
+    trials = read_study(study).trials
+    if not 0 <= number < len(trials):
+        raise StudyError(f"{study} trial", f"a number from 0 to {len(trials) - 1}", str(number))
+    return trials[number].code
+
+
 def recipe_of_trial(
     study: Path, number: int, settings: Sequence[str] = (), options: Mapping[str, Any] | None = None
 ) -> TrainRecipe:
     """The recipe that trains one trial of a study alone: its code, and the search's data and training."""
-    trials = read_study(study).trials
-    if not 0 <= number < len(trials):
-        raise StudyError(f"{study} trial", f"a number from 0 to {len(trials) - 1}", str(number))
+    code = code_of_trial(study, number)
     search = load_recipe(SearchRecipe, study / RECIPE)
     shared = {name: getattr(search, name) for name in Run.model_fields}
-    recipe = TrainRecipe(detector=trials[number].code, **shared)
+    recipe = TrainRecipe(detector=code, **shared)
     return override(TrainRecipe, recipe.model_dump(mode="json"), settings, options)
 
 

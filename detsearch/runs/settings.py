@@ -19,6 +19,7 @@ from detsearch.evaluation.voc import Convention
 from detsearch.search.objective import MAXIMISED, MINIMISED, Limit, Objective, check_objectives
 from detsearch.supernet.settings import CellSearchSettings
 from detsearch.training.settings import TrainingSettings
+from detsearch.types import InputSize
 from detsearch.yamlfile import Section
 
 FIGURES: Final = MAXIMISED | MINIMISED
@@ -102,7 +103,12 @@ class CompareRecipe(Section):
         min_length=1,
         description="By name, fields of the recipe that the arm has in place of the base's, such as "
         "{bn: {detector: resnet18/fpn/retinanet@320x256, training.lr: 0.02}}. The first is what others are compared "
-        "with.",
+        "with. In place of `detector` an arm may have `study`, the folder of a search, with `trial`, a number, or "
+        "`front`, a place among those of its front that together dominate most, 1 the first; or `checkpoint`, whose "
+        "weights its training begins with as well.",
+    )
+    input: str | None = Field(
+        None, description="Input size, WxH, of the detectors of all arms; null: each has its own."
     )
     seeds: list[Annotated[int, Field(ge=0, le=2**32 - 1)]] = Field([0], min_length=1, description="Of every arm.")
     figures: list[str] = Field(["ap", "ap50"], min_length=1, description="What the table shows, of each split.")
@@ -120,6 +126,16 @@ class CompareRecipe(Section):
             if "seed" in fields:
                 raise ValueError(f"{name}: a seed belongs to `seeds`, so that arms are compared at equal ones")
         return arms
+
+    @field_validator("input")
+    @classmethod
+    def _size(cls, text: str | None) -> str | None:
+        if text is not None:
+            try:
+                InputSize.parse(text)
+            except UserError as error:
+                raise ValueError(str(error)) from None
+        return text
 
     @field_validator("seeds")
     @classmethod
