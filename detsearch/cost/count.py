@@ -65,9 +65,9 @@ def count_cost(detector: Detector, input: InputSize) -> CostMetrics:
         regions: dict[str, int] = {}
         if detector.proposals is not None:
             with counted["proposals"]:
-                detector.proposals.propose(features, images, None)
-            proposals = _some_proposals(detector.proposals.keep, size, like.device)
-            regions["proposals"] = detector.proposals.keep
+                found, _ = detector.proposals.propose(features, images, None)
+            regions["proposals"] = int(found.valid.sum())  # `keep`, or fewer where the maps have fewer places
+            proposals = _some_proposals(regions["proposals"], size, like.device)
         with counted["head"]:
             found = detector.head.detect(features, images, proposals)
         if found.masks is not None:

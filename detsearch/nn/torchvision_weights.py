@@ -137,7 +137,8 @@ def from_torchvision(state: State, *, eps: float = BN_EPS) -> State:
     a name that no such network has.
     """
     family = _family(state, theirs=True)
-    if family.ours is not _FCOS:  # which never had other names
+    state = {_wrapped(key): value for key, value in state.items()}
+    if family.ours is not _FCOS:  # whose towers never had other names
         state = {_current(key): value for key, value in state.items()}
     renamed = _rename(state, family.ours)
     for prefix, rows in BACKGROUND.items():
@@ -201,9 +202,13 @@ def _rename(state: State, prefixes: Mapping[str, str]) -> State:
     return renamed
 
 
+def _wrapped(key: str) -> str:
+    """Published files are older than torchvision's wrapping of each convolution of a pyramid in a block of its own."""
+    return re.sub(r"((?:inner|layer)_blocks\.\d)\.(weight|bias)$", r"\1.0.\2", key)
+
+
 def _current(key: str) -> str:
-    """Published files are older than torchvision's wrapping of each convolution in a block of its own."""
-    key = re.sub(r"((?:inner|layer)_blocks\.\d)\.(weight|bias)$", r"\1.0.\2", key)
+    """The same of all other convolutions."""
     key = re.sub(r"^rpn\.head\.conv\.(weight|bias)$", r"rpn.head.conv.0.0.\1", key)
     key = re.sub(r"\.mask_fcn(\d)\.", lambda m: f".{int(m[1]) - 1}.0.", key)
     # There, activations stood between a tower's convolutions and were counted too.

@@ -27,6 +27,7 @@ def test_text_there_and_back(text: str) -> None:
 
 def test_fields() -> None:
     assert parse_module("rpn(width=64,depth=2)") == RPNSpec(width=64, depth=2)
+    assert parse_module("2fc(conv_width=64,norm=bn)") == TwoFCSpec()
     assert parse_module("2fc(convs=4,conv_width=64,mask=mask)") == TwoFCSpec(convs=4, conv_width=64, mask=MaskSpec())
 
 
@@ -51,7 +52,9 @@ def test_what_cannot_be_is_explained(text: str, message: str) -> None:
     ("small", "large", "comparable"),
     [
         ("rpn/2fc", "rpn/2fc(width=2048)", True),
-        ("rpn/2fc", "rpn/2fc(fcs=3,convs=2)", True),
+        ("rpn/2fc", "rpn/2fc(fcs=3)", True),
+        ("rpn/2fc(convs=1)", "rpn/2fc(fcs=3,convs=2)", True),
+        ("rpn/2fc", "rpn/2fc(convs=2)", False),  # the first convolution may narrow the maps
         ("rpn(width=64)/2fc", "rpn(width=128,depth=2)/2fc", True),
         ("rpn(width=64)/2fc", "rpn/2fc", False),
         ("rpn/2fc", "rpn(keep=2000)/2fc", False),

@@ -13,6 +13,7 @@ from detsearch.arch.code import parse_network
 from detsearch.build import build
 from detsearch.cost.count import count_cost
 from detsearch.nn.detector import Detector
+from detsearch.nn.nominal import nominal_load
 from detsearch.nn.structures import Detections, ImageBatch, Proposals, Targets
 from detsearch.types import InputSize, PartCost
 
@@ -73,7 +74,8 @@ class Propose(nn.Module):
         self, features: list[Tensor], images: ImageBatch, targets: Targets | None
     ) -> tuple[Proposals, dict[str, Tensor]]:
         scores = self.conv(features[0]).flatten(1)
-        return Proposals(scores.new_zeros(1, 0, 4), scores[:, :0], scores[:, :0] > 0), {}
+        found = scores.new_zeros(1, self.keep)
+        return Proposals(found.new_zeros(1, self.keep, 4), found, found == 0), {}
 
 
 def detector(backbone: nn.Module, neck: nn.Module | None, proposals: nn.Module | None, head: nn.Module) -> Detector:
@@ -191,6 +193,27 @@ def test_equal_to_the_flop_counter_on_a_real_run(text):
     assert found.params == sum(p.numel() for p in built.parameters())
     for figure in ("params", "macs", "memory_access"):
         assert getattr(found, figure) == sum(getattr(part, figure) for part in found.parts.values())
+
+
+@pytest.mark.parametrize(
+    ("text", "regions"),
+    [
+        ("basicblock_8_1-2-2-2/fpn(levels=3-4,width=16)/rpn(keep=20)/2fc(width=16)/gn", 20),
+        ("basicblock_8_1-2-2-2/rpn(keep=300)/2fc(width=16)/gn", 3 * 4 * 15),  # of every place, 15 anchors
+        ("basicblock_8_1-2-2-2/ga_rpn(keep=300)/2fc(width=16)/gn", 3 * 4),  # one
+        ("basicblock_8_1-2-2-2/ga_rpn(keep=300)/cascade(stages=2,width=16)/gn", 3 * 4),
+    ],
+)
+def test_equal_to_the_flop_counter_on_a_real_run_of_two_stages(text: str, regions: int) -> None:
+    """At the load at which latency is measured, which has no more proposals than there are anchors."""
+    torch.manual_seed(0)
+    built = build(parse_network(text), 3).eval()
+    images = ImageBatch(torch.randint(0, 256, (1, 3, 96, 128), dtype=torch.uint8), torch.tensor([[96, 128]]))
+    found = count_cost(built, InputSize(128, 96))
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), nominal_load(built):
+        built.detect(images)
+    assert found.macs == counter.get_total_flops() // 2
+    assert found.regions == {"proposals": regions}
 
 
 def test_the_detector_is_left_as_it_was():

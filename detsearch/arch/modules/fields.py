@@ -47,6 +47,11 @@ def joined(levels: tuple[int, ...]) -> str:
     return "-".join(map(str, levels)) or "none"
 
 
+def some_or_none(a: int, b: int) -> bool:
+    """Order of a number of layers the first of which may narrow what comes: none is comparable with none only."""
+    return a == b or 0 < a <= b
+
+
 def same_or_wider(a: int, b: int) -> bool:
     """Order of a width in which 0 follows the maps: comparable with itself only."""
     return a == b or 0 < a <= b

@@ -12,6 +12,7 @@ from detsearch.arch.modules.fields import (
     among,
     replaced_by_tower,
     same_or_wider,
+    some_or_none,
     width_or_followed,
     within,
 )
@@ -77,7 +78,8 @@ class TwoFCSpec(ModuleSpec):
     2017, sec. 4.2).
 
     `fcs` fully connected layers of `width` units behind `convs` 3x3 convolutions of `conv_width` channels, each with
-    `norm` (the fully connected ones have none); `mask` draws the objects' masks.
+    `norm` (the fully connected ones have none; without convolutions both are at their defaults, whatever was said);
+    `mask` draws the objects' masks.
     """
 
     width: int = 1024
@@ -93,6 +95,9 @@ class TwoFCSpec(ModuleSpec):
         within("convs", self.convs, 0, 16)
         within("conv_width", self.conv_width, 8, 2048)
         among("norm", self.norm, LayerNorm)
+        if not self.convs:  # one network has one text
+            object.__setattr__(self, "conv_width", TwoFCSpec.conv_width)
+            object.__setattr__(self, "norm", TwoFCSpec.norm)
 
 
 @dataclass(frozen=True)
@@ -137,7 +142,7 @@ HEADS: Final = (
         builder="detsearch.nn.heads.rcnn:build_2fc",
         summary="two-stage head: fully connected layers on every proposal's region, masks if wanted",
         beside={"proposals": ("*",)},
-        order=dict.fromkeys(("width", "fcs", "convs", "conv_width"), operator.le),
+        order={"width": operator.le, "fcs": operator.le, "convs": some_or_none, "conv_width": operator.le},
     ),
     Descriptor(
         slot="head",
