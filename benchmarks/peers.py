@@ -68,7 +68,9 @@ class Peer(nn.Module):
                 row[: len(image[name])] = image[name]
             return out
 
-        valid = torch.arange(most) < torch.tensor([[len(image["boxes"])] for image in found])
+        device = found[0]["boxes"].device
+        counts = torch.tensor([[len(image["boxes"])] for image in found], device=device)
+        valid = torch.arange(most, device=device) < counts
         return Detections(padded("boxes"), padded("scores"), padded("labels") - self.first_label * valid.long(), valid)
 
     def answer(self, images: ImageBatch, targets: Any) -> Any:

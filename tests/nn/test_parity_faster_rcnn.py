@@ -148,6 +148,20 @@ def test_losses(case: str, counts: list[int], pair: tuple[nn.Module, Detector]) 
     assert (found["box"] > 0) == any(counts)
 
 
+def test_regions_of_several_levels(exact: tuple[nn.Module, Detector]) -> None:
+    """On a larger image, whose regions are pooled from P4 too, and P5 where there are any as large."""
+    reference, detector = exact
+    batch = noise([(400, 640)], (416, 640), torch.float64)
+    with torch.no_grad():
+        features = detector.neck(detector.backbone(batch.pixels))  # type: ignore[misc]
+        proposals, _ = detector.proposals.propose(features, batch, None)  # type: ignore[union-attr]
+    levels = detector.head.predictor.pool.level_of(proposals.boxes[proposals.valid])  # type: ignore[attr-defined]
+    assert {0, 1, 2} <= set(levels.tolist())
+    (their,) = answers(reference, batch)
+    assert len(their["boxes"]) >= 50
+    same_detections(detector.detect(batch), 0, their, exact=True, first_label=1)
+
+
 @pytest.mark.parametrize("counts", [[5, 0, 3, 1], [0, 0, 0, 0]], ids=["objects", "none"])
 def test_gradients(counts: list[int], exact: tuple[nn.Module, Detector]) -> None:
     reference, detector = exact

@@ -103,7 +103,7 @@ def _twin(reference: nn.Module, network: str) -> Detector:
     return detector
 
 
-@pytest.fixture(scope="module", params=[("v1", 0), ("v1", 1), ("v2", 0)], ids=lambda p: f"{p[0]}-{p[1]}")
+@pytest.fixture(scope="module", params=[("v1", 0), ("v1", 1), ("v2", 0), ("v2", 1)], ids=lambda p: f"{p[0]}-{p[1]}")
 def exact(request: pytest.FixtureRequest) -> tuple[nn.Module, Detector]:
     form, seed = request.param
     reference = _mask_rcnn(form, seed)

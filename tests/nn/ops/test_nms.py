@@ -61,6 +61,7 @@ def test_many_and_few(count: int, classes: int, together: bool, monkeypatch: pyt
     assert len(calls) == 1 + 2 * classes
     assert torch.equal(found.boxes, other.boxes)
     assert torch.equal(found.labels, other.labels)
+    assert torch.equal(found.scores, other.scores)
 
 
 def test_a_box_that_is_not_finite_spoils_no_other() -> None:
