@@ -70,6 +70,10 @@ def leave(context: TrialContext) -> None:
     os._exit(7)
 
 
+def gpus_in_sight(context: TrialContext) -> tuple[str, list[str]]:
+    return context.device, os.environ["CUDA_VISIBLE_DEVICES"].split(",")
+
+
 @pytest.mark.usefixtures("cluster")
 class TestRayExecutor(ExecutorContract):
     def make(self) -> RayExecutor:
@@ -116,6 +120,27 @@ def test_absent_resources_are_refused_at_once(wanted: dict[str, Any], message: s
     with pytest.raises(ResourceError, match=message):
         RayExecutor(**wanted)
     assert time.monotonic() - began < 10
+
+
+def test_all_gpus_of_a_trial_are_one_nodes(cluster: Any, tmp_path: Path) -> None:
+    """Eight of one node are seen as eight; of a share one; eight of two nodes with four each are not to be had."""
+    nodes = [cluster.add_node(num_cpus=2, num_gpus=gpus, object_store_memory=80_000_000) for gpus in (4, 4)]
+    cluster.wait_for_nodes()
+    try:
+        with pytest.raises(ResourceError, match="room for 1 trials of 1 CPUs and 8 GPUs each, got 0"):
+            RayExecutor(1, gpus=8)
+        nodes.append(cluster.add_node(num_cpus=2, num_gpus=8, object_store_memory=80_000_000))
+        cluster.wait_for_nodes()
+        for gpus, seen in ((8, 8), (0.5, 1)):
+            with closing(placed(RayExecutor(1, gpus=gpus))) as executor:
+                executor.submit(0, tmp_path / str(gpus), gpus_in_sight, ())
+                (done,) = collect(executor, ended(1))
+                assert isinstance(done, Done)
+                device, ids = done.value
+                assert (device, len(set(ids))) == ("cuda:0", seen)
+    finally:
+        for node in nodes:
+            cluster.remove_node(node)
 
 
 def test_a_node_that_dies_loses_nothing(cluster: Any, tmp_path: Path) -> None:
