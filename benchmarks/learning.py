@@ -61,7 +61,7 @@ def run(name: str, code: str, seed: int, data: str, folder: Path) -> dict[str, f
     context = TrialContext(folder=folder)
     folder.mkdir(parents=True, exist_ok=True)
     trained = train(detector, loader, SETTINGS, spec=spec, classes=train_set.classes, seed=seed, context=context)
-    figures = score(EagerRuntime(trained.detector), spec.input, val_set, batch=8).values()
+    figures = score(EagerRuntime(trained.model), spec.input, val_set, batch=8).values()
     figures = {"ap": figures["ap"], "ap50": figures["ap50"], "seconds": trained.seconds}
     result.write_text(json.dumps(figures))
     return figures

@@ -28,6 +28,8 @@ def build(network: NetworkSpec, num_classes: int) -> Detector:
     return Detector(backbone, neck, proposals, head, num_classes=num_classes)
 
 
-def build_classifier(backbone: ModuleSpec, num_classes: int, norm: Norm = "bn") -> Classifier:
-    """A backbone with fresh weights as a classifier of images."""
-    return Classifier(catalogue().build(backbone, norm=norm), num_classes)
+def build_classifier(
+    backbone: ModuleSpec, num_classes: int, norm: Norm = "bn", *, smoothing: float = 0.0
+) -> Classifier:
+    """A backbone with fresh weights as a classifier of images, whose labels are smoothed while it trains."""
+    return Classifier(catalogue().build(backbone, norm=norm), num_classes, smoothing=smoothing)

@@ -23,13 +23,15 @@ from functools import cache
 from typing import Any, Final, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from detsearch.arch.catalogue import ABSENT, WORD, Catalogue, Descriptor, catalogue
-from detsearch.arch.spec import NORMS, SLOTS, DetectorSpec, ModuleSpec, NetworkSpec, Slot
+from detsearch.arch.spec import NORMS, SLOTS, ClassifierSpec, DetectorSpec, ModuleSpec, NetworkSpec, Slot
 from detsearch.errors import DetsearchError, SpecError
 from detsearch.types import InputSize
 
 MAX_LENGTH: Final = 4096
 """Longer text is refused unread."""
 MAX_NESTING: Final = 8
+CLASSIFIER: Final = "classifier"
+"""What stands where a detector has its head, in the name of a classifier."""
 
 
 def parse_detector(text: str, known: Catalogue | None = None) -> DetectorSpec:
@@ -96,6 +98,15 @@ def format_detector(spec: DetectorSpec, known: Catalogue | None = None) -> str:
 def format_network(network: NetworkSpec, known: Catalogue | None = None) -> str:
     """The canonical text of a network."""
     return _format_network(network, known or catalogue())
+
+
+def format_subject(spec: DetectorSpec | ClassifierSpec) -> str:
+    """The text by which checkpoints know what was trained, without its input size: a detector's network, or
+    ``backbone/classifier`` and a norm other than bn, which is read as no detector."""
+    if isinstance(spec, DetectorSpec):
+        return format_network(spec.network)
+    parts = [format_module(spec.backbone), CLASSIFIER]
+    return "/".join(parts if spec.norm == NORMS[0] else [*parts, spec.norm])
 
 
 def format_module(module: ModuleSpec, known: Catalogue | None = None) -> str:

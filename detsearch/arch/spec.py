@@ -66,3 +66,12 @@ class DetectorSpec:
 
     def with_network(self, **changes: object) -> DetectorSpec:
         return replace(self, network=replace(self.network, **changes))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierSpec:
+    """A backbone as a classifier of images, and the size of image that it is trained and run at."""
+
+    backbone: ModuleSpec
+    norm: Norm = "bn"
+    input: InputSize

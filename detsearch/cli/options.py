@@ -18,6 +18,9 @@ Set = Annotated[
 Data = Annotated[str | None, typer.Option("--data", "-d", help="Data file (YAML), or `synthetic`. Sets data.file.")]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of everything random. Sets seed.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda:0, ... Sets device.")]
+Devices = Annotated[
+    int | None, typer.Option(min=1, help="Share every batch among so many: GPUs, or processes. Sets devices.")
+]
 Input = Annotated[str | None, typer.Option("--input", "-i", metavar="WxH", help="Input size in pixels.")]
 Detector = Annotated[
     str,

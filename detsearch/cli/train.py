@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from detsearch.arch.spec import Norm
 from detsearch.cli import options
 from detsearch.cli.output import log, print_json, say, stderr
 from detsearch.cli.tables import accuracy_lines
@@ -23,7 +24,10 @@ def train(
         typer.Argument(help="Preset, code (quote it), or a file that holds one; from recipe or --study if not given."),
     ] = None,
     recipe: options.Recipe = None,
-    study: Annotated[Path | None, typer.Option(help="Train a trial of this study, with its recipe.")] = None,
+    study: Annotated[
+        Path | None,
+        typer.Option(help="Train a trial of this study, as its recipe says, but for the sections of a --recipe."),
+    ] = None,
     trial: Annotated[int | None, typer.Option(min=0, help="Number of the trial, with --study.")] = None,
     data: options.Data = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for checkpoint, log and figures.")] = Path(
@@ -31,7 +35,11 @@ def train(
     ),
     epochs: Annotated[int | None, typer.Option(min=1, help="Sets training.epochs.")] = None,
     input: options.Input = None,
+    norm: Annotated[
+        Norm | None, typer.Option(help="Norm in place of the detector's, such as bn after a search with gn_ws.")
+    ] = None,
     device: options.Device = None,
+    devices: options.Devices = None,
     seed: options.Seed = None,
     settings: options.Set = None,
     json: options.Json = False,
@@ -47,13 +55,21 @@ def train(
     from detsearch.training.progress import progress_on
     from detsearch.types import InputSize
 
-    values = {"detector": detector, "data.file": data, "training.epochs": epochs, "device": device, "seed": seed}
+    values = {
+        "detector": detector,
+        "data.file": data,
+        "training.epochs": epochs,
+        "norm": norm,
+        "device": device,
+        "devices": devices,
+        "seed": seed,
+    }
     if (study is None) != (trial is None):
         raise RecipeError("--study", "--study and --trial together", "one of them")
     if study is not None and trial is not None:
-        if recipe is not None or detector is not None:
-            raise RecipeError("--study", "no detector and no --recipe beside it", "one")
-        chosen = recipe_of_trial(study, trial, settings or (), values)
+        if detector is not None:
+            raise RecipeError("--study", "no detector beside it", detector)
+        chosen = recipe_of_trial(study, trial, settings or (), values, recipe)
     else:
         chosen = load_recipe(TrainRecipe, recipe, settings or (), values)
     if input is not None:

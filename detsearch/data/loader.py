@@ -25,7 +25,7 @@ from detsearch.types import InputSize
 T = TypeVar("T")
 Key: TypeAlias = tuple[int, tuple[int, ...]]  # epoch, positions in the dataset
 
-_ORDER, _AUGMENT = 1, 2  # streams of random numbers
+_ORDER, AUGMENT = 1, 2  # streams of random numbers
 
 
 def train_loader(
@@ -39,24 +39,23 @@ def train_loader(
     divisor: int = 32,
     cache_mb: int = 0,
     masks: bool = False,
-) -> TrainLoader:
+    share: tuple[int, int] = (0, 1),
+) -> TrainLoader[tuple[ImageBatch, Targets]]:
     """Shuffled, augmented batches of `batch` images with their targets (`ImageRecord.targets`), and with `masks` their
     masks: every target needs an outline, as ``split(masks=True)`` of a set that has masks gives it.
 
     What is delivered depends only on (seed, epoch, position in the dataset), never on `workers` (processes; 0: none) or
     `cache_mb` (MiB of memory for fitted images and masks).
+
+    `share` (i, n): of each batch only part i of n, whose images are those that one process would have there; padded to
+    the largest of them. n divides the batch.
     """
-    return TrainLoader(
-        dataset,
-        size,
-        batch=batch,
-        seed=seed,
-        augmentation=augmentation,
-        workers=workers,
-        divisor=divisor,
-        cache_mb=cache_mb,
-        masks=masks,
+    assert not masks or all(record.outlined()[record.targets].all() for record in dataset.records)
+    images = PreparedImages(
+        dataset.records, size, enlarge=augmentation.scale[1], limit_mb=cache_mb, shared=workers > 0, masks=masks
     )
+    batches = _TrainBatches(dataset.records, images, size, augmentation, seed, divisor, masks)
+    return TrainLoader(batches, len(dataset), batch=batch, seed=seed, workers=workers, share=share)
 
 
 def eval_loader(
@@ -72,31 +71,23 @@ def eval_loader(
     return EvalLoader(dataset, size, batch=batch, workers=workers, divisor=divisor, cache_mb=cache_mb)
 
 
-class TrainLoader:
-    """See `train_loader`. An epoch has ``len(loader)`` batches; what does not fill the last one is left out, unless it
-    is the only one. Iterating again without `set_epoch` gives the same batches."""
+class TrainLoader(Generic[T]):
+    """`count` images in batches that `batches` makes of their keys, shuffled by (seed, epoch). An epoch has
+    ``len(loader)`` batches; what does not fill the last one is left out, unless it is the only one. Iterating again
+    without `set_epoch` gives the same batches. `share`: see `train_loader`."""
 
     def __init__(
         self,
-        dataset: Images,
-        size: InputSize,
+        batches: Dataset[T],
+        count: int,
         *,
         batch: int,
         seed: int,
-        augmentation: Augmentation,
         workers: int,
-        divisor: int,
-        cache_mb: int,
-        masks: bool,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
-        assert not masks or all(record.outlined()[record.targets].all() for record in dataset.records)
-        images = PreparedImages(
-            dataset.records, size, enlarge=augmentation.scale[1], limit_mb=cache_mb, shared=workers > 0, masks=masks
-        )
-        self._plan = _Shuffled(len(dataset), batch, seed)
-        self._loader = _Loader(
-            _TrainBatches(dataset.records, images, size, augmentation, seed, divisor, masks), self._plan, workers
-        )
+        self._plan = _Shuffled(count, batch, seed, share)
+        self._loader = Loader(batches, self._plan, workers)
 
     def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
         """Choose what the next iteration delivers; it begins with batch number `start_batch`, and the images of those
@@ -107,7 +98,7 @@ class TrainLoader:
         """Batches of a whole epoch."""
         return len(self._plan)
 
-    def __iter__(self) -> Iterator[tuple[ImageBatch, Targets]]:
+    def __iter__(self) -> Iterator[T]:
         return iter(self._loader)
 
 
@@ -120,8 +111,9 @@ class EvalLoader:
         self._records = dataset.records
         images = PreparedImages(dataset.records, size, enlarge=1.0, limit_mb=cache_mb, shared=workers > 0)
         portrait = [record.height > record.width for record in dataset.records]
-        self._plan = _ByOrientation(portrait, batch)
-        self._loader = _Loader(_EvalBatches(images, portrait, size.padded(divisor)), self._plan, workers)
+        groups = [[i for i, turned in enumerate(portrait) if turned is kind] for kind in (False, True)]
+        self._plan = InOrder(groups, batch)
+        self._loader = Loader(_EvalBatches(images, portrait, size.padded(divisor)), self._plan, workers)
 
     def __len__(self) -> int:
         return len(self._plan)
@@ -132,10 +124,13 @@ class EvalLoader:
 
 
 class _Shuffled(Sampler[Key]):
-    """The keys of one epoch's batches."""
+    """The keys of one epoch's batches, or of a `share` of each."""
 
-    def __init__(self, count: int, batch: int, seed: int) -> None:
+    def __init__(self, count: int, batch: int, seed: int, share: tuple[int, int]) -> None:
         self._count, self._batch, self._seed = count, min(batch, max(count, 1)), seed
+        number, parts = share
+        assert self._batch % parts == 0, "parts are equal"
+        self._part = slice(number * self._batch // parts, (number + 1) * self._batch // parts)
         self.epoch, self.start = 0, 0
 
     def __len__(self) -> int:
@@ -144,14 +139,13 @@ class _Shuffled(Sampler[Key]):
     def __iter__(self) -> Iterator[Key]:
         order = np.random.default_rng([_ORDER, self._seed, self.epoch]).permutation(self._count).tolist()
         for number in range(self.start, len(self)):
-            yield self.epoch, tuple(order[number * self._batch : (number + 1) * self._batch])
+            yield self.epoch, tuple(order[number * self._batch : (number + 1) * self._batch][self._part])
 
 
-class _ByOrientation(Sampler[Key]):
-    """The keys of batches that hold landscape images only, then of those that hold portrait ones only."""
+class InOrder(Sampler[Key]):
+    """The keys of batches of positions in their order, none of which holds positions of two groups."""
 
-    def __init__(self, portrait: Sequence[bool], batch: int) -> None:
-        groups = [[i for i, turned in enumerate(portrait) if turned is kind] for kind in (False, True)]
+    def __init__(self, groups: Sequence[Sequence[int]], batch: int) -> None:
         self._batches = [tuple(group[i : i + batch]) for group in groups for i in range(0, len(group), batch)]
 
     def __len__(self) -> int:
@@ -197,7 +191,7 @@ class _TrainBatches(Dataset[tuple[ImageBatch, Targets]]):
         boxes = torch.from_numpy(record.boxes[target]) * ratio
         masks = self._images.masks(position) if self._masks else None
         sample = Sample(pixels, boxes, torch.from_numpy(record.labels[target]), masks)
-        rng = np.random.default_rng([_AUGMENT, self._seed, epoch, position])
+        rng = np.random.default_rng([AUGMENT, self._seed, epoch, position])
         return augment(sample, self._size, self._augmentation, rng)
 
 
@@ -231,7 +225,7 @@ def _in_corner(masks: Tensor, padded: tuple[int, int]) -> Tensor:
     return whole
 
 
-class _Loader(Generic[T]):
+class Loader(Generic[T]):
     """A DataLoader over whole batches, which passes on what a user can mend as what it is."""
 
     def __init__(self, batches: Dataset[T], plan: Sampler[Key], workers: int) -> None:

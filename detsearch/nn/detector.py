@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Self
-
 from torch import Tensor, nn
 
 from detsearch.arch.spec import SLOTS, Slot
+from detsearch.nn.freezing import Freezable
 from detsearch.nn.interfaces import Backbone, Head, Neck, ProposalModule
 from detsearch.nn.ops.pixels import MEAN, STD, normalised, per_channel
 from detsearch.nn.structures import Detections, ImageBatch, Proposals, Targets
 
 
-class Detector(nn.Module):
+class Detector(Freezable):
     """Backbone, neck, proposals and head in a row; `interfaces` says what each must offer.
 
     Neck and proposals may be absent (None). Without a neck the rest sees one map, the backbone's last, as in the
@@ -24,8 +23,6 @@ class Detector(nn.Module):
     head: Head
     mean: Tensor
     std: Tensor
-    still: tuple[str, ...] = ()
-    """Names of modules that stay in evaluation mode in training too (`nn.freezing`)."""
 
     def __init__(
         self,
@@ -43,12 +40,6 @@ class Detector(nn.Module):
         self.num_classes = num_classes
         self.register_buffer("mean", per_channel(mean), persistent=False)
         self.register_buffer("std", per_channel(std), persistent=False)
-
-    def train(self, mode: bool = True) -> Self:
-        super().train(mode)
-        for name in self.still:
-            self.get_submodule(name).eval()
-        return self
 
     def parts(self) -> dict[Slot, nn.Module]:
         """The modules by slot, absent ones left out, in the order in which an image passes them."""

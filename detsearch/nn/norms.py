@@ -113,11 +113,3 @@ class Norms:
             return nn.Sequential(nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2))
         own = Norms(self.plain_kind)
         return nn.Sequential(own.conv(inputs, outputs, kernel, stride=stride, bias=bias), own.norm(outputs))
-
-
-def share_statistics(network: nn.Module) -> None:
-    """Let batch norms see the batches of all processes of a distributed training (SyncBN); in a single process they see
-    all there is, and stay as they are. Names of parameters and buffers do not change."""
-    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-    if distributed and torch.distributed.get_world_size() > 1:
-        nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]

@@ -66,7 +66,7 @@ class TrainedCandidates:
             spec, run, train_set=train_set, val_set=val_set, seed=seed, context=context, until=fidelity.epochs
         )
         heritage = None if context.inherits is None else read_heritage(context.folder)
-        accuracy = score_with(run, trained.detector, spec.input, val_set, context.device)
+        accuracy = score_with(run, trained.model, spec.input, val_set, context.device)
         return Metrics(
             values={**accuracy.values(), "train_seconds": trained.seconds},
             fidelity=fidelity,

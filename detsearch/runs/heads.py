@@ -38,7 +38,7 @@ from detsearch.supernet.cells import Architecture
 from detsearch.supernet.derive import Choice
 from detsearch.supernet.detector import Supernet, build_supernet, with_cells
 from detsearch.supernet.expected_cost import ExpectedCost, latencies, macs, shares
-from detsearch.supernet.run import CellSearchRun
+from detsearch.supernet.run import CellSearchRun, Pair
 from detsearch.supernet.search import LOG, STATE, search_cells
 from detsearch.supernet.settings import CellSearchSettings
 from detsearch.training import log as logs
@@ -156,7 +156,7 @@ def _supernet(recipe: HeadSearchRecipe, spec: DetectorSpec, num_classes: int) ->
     return supernet
 
 
-def _loader(half: Dataset, recipe: HeadSearchRecipe, spec: DetectorSpec, number: int, masks: bool) -> TrainLoader:
+def _loader(half: Dataset, recipe: HeadSearchRecipe, spec: DetectorSpec, number: int, masks: bool) -> TrainLoader[Pair]:
     seed = int(np.random.SeedSequence([recipe.seed, _HALF, number]).generate_state(1)[0])
     return train_loader(
         half,

@@ -24,7 +24,9 @@ def located(run: R) -> R:
     changed: dict[str, Any] = {"data": run.data.model_copy(update={"file": file})}
     if run.weights not in ("none", IMAGENET):
         changed["weights"] = os.path.abspath(run.weights)
-    if isinstance(run, TrainRecipe | HeadSearchRecipe):
+    if isinstance(run, TrainRecipe):
+        changed |= {"detector": format_detector(run.spec()), "norm": None}
+    if isinstance(run, HeadSearchRecipe):
         changed["detector"] = format_detector(resolve(run.detector))
     if isinstance(run, SearchRecipe) and not ALONE.keys().isdisjoint(run.space):
         changed["space"] = read_space(run.space).to_choices()

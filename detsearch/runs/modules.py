@@ -56,7 +56,8 @@ def modular_recipe(
         "evaluation": first.evaluation.model_dump(mode="json"),
         "latency": first.latency.model_dump(mode="json"),
     }
-    kept = {"device": first.device, "seed": first.seed, "execution": first.execution.model_dump(mode="json")}
+    kept = {name: getattr(first, name) for name in ("device", "devices", "seed")}
+    kept["execution"] = first.execution.model_dump(mode="json")
     assert {*shared, *evaluation, *kept} - {"execution"} | {"weights"} == set(Run.model_fields)
     merged = {
         **shared,

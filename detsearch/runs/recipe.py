@@ -15,7 +15,13 @@ from detsearch.yamlfile import UNKNOWN, explain, faults, field_of, read_value, r
 
 R = TypeVar("R", bound=BaseModel)
 
-ARGUMENTS: Final = {"detector": "DETECTOR", "data": "--data", "data.file": "--data"}
+ARGUMENTS: Final = {
+    "detector": "DETECTOR",
+    "backbone": "BACKBONE",
+    "data": "--data",
+    "data.file": "--data",
+    "data.root": "--data",
+}
 """What gives, on the command line, the fields that have no default."""
 
 

@@ -12,7 +12,7 @@ from detsearch.arch.partial_order import leq
 from detsearch.arch.spaces.section import read_space, representatives
 from detsearch.cost.latency import device_name
 from detsearch.data.dataset import Dataset
-from detsearch.errors import CheckpointError, StudyError
+from detsearch.errors import CheckpointError, RecipeError, StudyError
 from detsearch.files import write_json
 from detsearch.runs.candidate import TrainedCandidates
 from detsearch.runs.checks import check_mask_objectives, check_run, load_splits
@@ -33,6 +33,7 @@ from detsearch.search.trial import Trial, TrialState
 from detsearch.training.checkpoint import load_detector
 from detsearch.training.loop import CHECKPOINT, LOG
 from detsearch.types import Fidelity
+from detsearch.yamlfile import read_yaml
 
 K = TypeVar("K", int, str)
 
@@ -92,7 +93,7 @@ def search_structure(
         write_recipe(located(recipe), folder / RECIPE)
         write_json(folder / DATA_SUMMARY, images)
         on_start(space.size())
-        executor = make_executor(recipe.execution, device)
+        executor = make_executor(recipe.execution, device, recipe.devices)
         try:
             hours = recipe.budget.hours
             ending = run_study(
@@ -167,14 +168,24 @@ def code_of_trial(study: Path, number: int) -> str:
 
 
 def recipe_of_trial(
-    study: Path, number: int, settings: Sequence[str] = (), options: Mapping[str, Any] | None = None
+    study: Path,
+    number: int,
+    settings: Sequence[str] = (),
+    options: Mapping[str, Any] | None = None,
+    file: Path | None = None,
 ) -> TrainRecipe:
-    """The recipe that trains one trial of a study alone: its code, and the search's data and training."""
+    """The recipe that trains one trial of a study alone: its code, and the search's data and training, but for the
+    sections that stand in the recipe `file`, which names no detector."""
     code = code_of_trial(study, number)
     search = load_recipe(SearchRecipe, study / RECIPE)
     shared = {name: getattr(search, name) for name in Run.model_fields}
-    recipe = TrainRecipe(detector=code, **shared)
-    return override(TrainRecipe, recipe.model_dump(mode="json"), settings, options)
+    raw = TrainRecipe(detector=code, **shared).model_dump(mode="json")
+    if file is not None:
+        sections = read_yaml(file, RecipeError)
+        if "detector" in sections:
+            raise RecipeError(str(file), "no detector, since --study has one", repr(sections["detector"]))
+        raw |= sections
+    return override(TrainRecipe, raw, settings, options, "recipe" if file is None else str(file))
 
 
 def _refuse_other_runs(folder: Path) -> None:

@@ -12,7 +12,9 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from detsearch.arch.presets import resolve
 from detsearch.arch.spaces.modular import MODULES
+from detsearch.arch.spec import DetectorSpec, Norm
 from detsearch.data.transforms import Augmentation
 from detsearch.errors import UserError
 from detsearch.evaluation.voc import Convention
@@ -58,6 +60,14 @@ class EvaluationSettings(Section):
     voc: Convention = Field("area", description="VOC's AP: area under the curve (2010 on), or mean of 11points (2007).")
 
 
+def check_shared(training: TrainingSettings, devices: int) -> None:
+    """ValueError where devices, and the parts in which each has its images, could have no equal shares of a batch."""
+    parts, batch = devices * training.accumulate, training.batch
+    if batch % parts:
+        what = "devices" if training.accumulate == 1 else "devices times training.accumulate"
+        raise ValueError(f"training.batch: a multiple of {parts}, which is {what}, not {batch}")
+
+
 class Run(Section):
     """What trainings and searches share."""
 
@@ -72,13 +82,34 @@ class Run(Section):
     )
     latency: LatencySettings = Field(default_factory=LatencySettings, description="How latency is measured.")
     device: str = Field("auto", description="cpu, cuda:0, ...; auto: the first GPU if there is one.")
+    devices: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Devices that share each batch of a training: GPUs from `device` on, or processes on a CPU. The "
+        "result is that of one device, but for batch norms (see training.sync_bn), which images are padded together, "
+        "and random samples of two-stage detectors.",
+    )
     seed: int = Field(0, ge=0, le=2**32 - 1, description="Of everything random in the run.")
+
+    @model_validator(mode="after")
+    def _batch_is_shared(self) -> Self:
+        check_shared(self.training, self.devices)
+        return self
 
 
 class TrainRecipe(Run):
     """One detector, trained and scored."""
 
     detector: str = Field(description="Preset, code such as resnet18/fpn/retinanet@512x512, or a file that holds one.")
+    norm: Norm | None = Field(
+        None, description="Norm in place of the detector's own, such as bn for one that was searched with gn_ws."
+    )
+
+    def spec(self) -> DetectorSpec:
+        """The detector that is trained; SpecError where there is no such one."""
+        spec = resolve(self.detector)
+        return spec if self.norm is None else spec.with_network(norm=self.norm)
 
 
 class HeadSearchRecipe(Run):
@@ -203,8 +234,9 @@ class ExecutionSettings(Section):
     gpus: float = Field(
         0.0,
         ge=0,
-        le=1,
-        description="GPUs that a trial on a Ray cluster holds; a share, such as 0.5, lets several use one.",
+        le=64,
+        description="GPUs that a trial on a Ray cluster holds, all of one node: a share, such as 0.5, lets several use "
+        "one; of several its training uses all, as `devices` of the recipe then says.",
     )
     trial_minutes: float | None = Field(None, gt=0, description="Time limit of one trial; null: none.")
 
@@ -232,6 +264,24 @@ class SearchRecipe(Run):
     search: SearchSettings = Field(default_factory=SearchSettings, description="How candidates are found.")
     budget: BudgetSettings = Field(default_factory=BudgetSettings, description="When to stop.")
     execution: ExecutionSettings = Field(default_factory=ExecutionSettings, description="Where trials run.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _devices_of_gpus(cls, raw: Any) -> Any:
+        """Several GPUs that a trial holds are there to be used."""
+        execution = raw.get("execution") if isinstance(raw, dict) else None
+        gpus = execution.get("gpus") if isinstance(execution, dict) else None
+        if isinstance(gpus, int | float) and gpus > 1 and float(gpus).is_integer() and "devices" not in raw:
+            return {**raw, "devices": int(gpus)}
+        return raw
+
+    @model_validator(mode="after")
+    def _gpus_of_devices(self) -> Self:
+        gpus = self.execution.gpus
+        if (gpus > 1 and gpus != self.devices) or (self.devices > 1 and gpus not in (0, self.devices)):
+            wanted = "a share of one, or the whole number that devices is" if gpus > 1 else "one for each device"
+            raise ValueError(f"execution.gpus: {wanted} ({self.devices}), not {gpus:g}")
+        return self
 
     @model_validator(mode="before")
     @classmethod

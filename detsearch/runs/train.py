@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
 
 from detsearch.arch.code import format_detector
-from detsearch.arch.presets import resolve
 from detsearch.cost.latency import device_name
 from detsearch.errors import RecipeError
 from detsearch.files import write_json
 from detsearch.runs.checks import check_run, load_splits
-from detsearch.runs.device import resolve_device
+from detsearch.runs.device import cpus, resolve_device, several
 from detsearch.runs.fit import fit, score_with
 from detsearch.runs.identity import deciding, located
 from detsearch.runs.interrupt import Stop
@@ -25,6 +27,8 @@ from detsearch.training.progress import TrainingProgress
 
 RECIPE = "recipe.yaml"
 METRICS = "metrics.json"
+
+R = TypeVar("R", bound=BaseModel)
 
 
 def train_recipe(
@@ -41,21 +45,24 @@ def train_recipe(
     UserErrors for anything wrong with recipe, data, device or folder, before time is spent; TrialInterrupted after
     Ctrl-C, the state saved; TrainingError if the loss stops being finite.
     """
-    spec = resolve(recipe.detector)
+    spec = recipe.spec()
     device = resolve_device(recipe.device)
+    devices = several(device, recipe.devices)
     splits = load_splits(recipe, masks=spec.network.has_masks)
     train_set, val_set = splits[recipe.data.train], splits[recipe.data.val]
     check_run(recipe, [spec.network], device)
-    prepare_folder(folder, recipe)
+    prepare_folder(folder, located(recipe), _same)
     with Stop() as stop:
         context = replace(
-            within or TrialContext(folder=folder, should_stop=stop.requested), folder=folder, device=device
+            within or TrialContext(folder=folder, threads=cpus(), should_stop=stop.requested),
+            folder=folder,
+            device=device,
         )
         trained = fit(
             spec, recipe, train_set=train_set, val_set=val_set, seed=recipe.seed, context=context, progress=progress
         )
     scores = {
-        name: score_with(recipe, trained.detector, spec.input, splits[name], device).to_json()
+        name: score_with(recipe, trained.model, spec.input, splits[name], device).to_json()
         for name in dict.fromkeys((recipe.data.val, recipe.data.test))
         if name is not None
     }
@@ -70,27 +77,35 @@ def train_recipe(
         "seed": recipe.seed,
         "device": device,
         "device_name": device_name(device),
+        "devices": len(devices),
         "scores": scores,
     }
     write_json(folder / METRICS, found)
     return found
 
 
-def prepare_folder(folder: Path, recipe: TrainRecipe) -> None:
-    """Write the recipe into the folder, made if need be; RecipeError, and nothing written, if it holds the run of
-    another recipe, a study, or a checkpoint that no recipe belongs to."""
+def prepare_folder(folder: Path, recipe: R, same: Callable[[R, R], bool]) -> None:
+    """Write the recipe of a training into the folder, made if need be; RecipeError, and nothing written, if it holds
+    the run of another recipe (`same` says which are the same), a study, or a checkpoint that no recipe belongs to."""
     path = folder / RECIPE
     held = None
     if (folder / DATABASE).exists():
         held = "a study's"
     elif path.exists():
-        held = None if _same(load_recipe(TrainRecipe, path), recipe) else "another run's"
+        held = None if _is_same(path, recipe, same) else "another run's"
     elif (folder / CHECKPOINT).exists():
         held = f"one with a {CHECKPOINT} and no {RECIPE}"
     if held is not None:
         hint = "choose another --out, or repeat the command that it was made with"
         raise RecipeError(str(folder), "an empty folder or one of the same recipe", held, hint)
-    write_recipe(located(recipe), path)
+    write_recipe(recipe, path)
+
+
+def _is_same(path: Path, recipe: R, same: Callable[[R, R], bool]) -> bool:
+    try:
+        return same(load_recipe(type(recipe), path), recipe)
+    except RecipeError:  # of another kind, or nobody's: whose it is matters less than that it is not ours
+        return False
 
 
 def _same(first: TrainRecipe, second: TrainRecipe) -> bool:

@@ -19,8 +19,8 @@ LOG: Final = "log.jsonl"
 
 def search_cells(
     run: CellSearchRun,
-    architecture: TrainLoader,
-    weights: TrainLoader,
+    architecture: TrainLoader[Pair],
+    weights: TrainLoader[Pair],
     context: TrialContext,
     *,
     progress: TrainingProgress | None = None,
@@ -69,7 +69,7 @@ def search_cells(
     return tuple(run.history)
 
 
-def _stream(loader: TrainLoader, begin: int) -> Iterator[Pair]:
+def _stream(loader: TrainLoader[Pair], begin: int) -> Iterator[Pair]:
     """Batches without an end, from number `begin` on."""
     epoch, start = divmod(begin, len(loader))
     while True:

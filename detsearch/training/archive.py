@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
+from torch import Tensor
 
 from detsearch.errors import CheckpointError, ResourceError
 from detsearch.files import replacing
@@ -24,9 +25,19 @@ CONTENT: Final = "tensors and plain values"
 def write_archive(path: Path, kind: str, version: int, content: Mapping[str, Any]) -> None:
     """Write tensors and plain values by name, as a file that says what it is, atomically. ResourceError if that fails;
     what was at `path` before is then still there."""
+    _write(path, {"format": kind, "version": version, **content})
+
+
+def write_state(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Write nothing but tensors by name, on the CPU and contiguous, as any reader of PyTorch's files expects weights;
+    atomically, ResourceError if that fails."""
+    _write(path, {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()})
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
     try:
         with replacing(path) as partial, partial.open("wb") as file:
-            torch.save({"format": kind, "version": version, **content}, file)
+            torch.save(dict(content), file)
     except RuntimeError as error:  # what torch makes of a write that the disk refuses
         reason = getattr(error.__context__, "strerror", None) or str(error).splitlines()[0]
         hint = "free space, or choose another folder"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final, TypeAlias
 
 import psutil
 import torch
@@ -14,13 +14,14 @@ from torch import Tensor
 
 from detsearch.cost.device_lock import shared
 from detsearch.errors import ResourceError
+from detsearch.nn.freezing import Freezable
 from detsearch.nn.structures import ImageBatch, Targets
 from detsearch.training.optimiser import make_optimiser
 from detsearch.training.settings import TrainingSettings
 from detsearch.types import InputSize
 
-if TYPE_CHECKING:
-    from detsearch.nn.detector import Detector
+Draw: TypeAlias = Callable[[int, InputSize, torch.device], Targets | Tensor]
+"""Makes up what so many images of a size are to be answered with."""
 
 OBJECTS: Final = 16
 """In every image that is tried."""
@@ -32,16 +33,24 @@ COPIES: Final = 4
 
 
 def fitting_batch(
-    detector: Detector, settings: TrainingSettings, size: InputSize, device: str, *, most: int, masks: bool = False
+    model: Freezable,
+    settings: TrainingSettings,
+    size: InputSize,
+    device: str,
+    *,
+    most: int,
+    draw: Draw,
+    beside: int = 1,
 ) -> int:
-    """The greatest power of two, at most `most`, of which one optimiser step of a copy of `detector` fits the memory
-    that is free on `device` now: on a GPU by doubling until it does not, on a CPU (where a process that takes too much
-    is killed) by what steps of two and four images keep for the gradient. `size` is the input, `masks` whether objects
-    have any. Nothing about `detector` or the generators changes. ResourceError if not even one image fits.
+    """The greatest power of two, at most `most`, of which one optimiser step of a copy of `model` fits the memory that
+    is free on `device` now: on a GPU by doubling until it does not, on a CPU (where a process that takes too much is
+    killed) by what steps of two and four images keep for the gradient. `size` is the tensor's, `draw` makes up targets;
+    `beside` is how many processes do the same at once, each with a GPU, or all with the memory that a CPU has.
+    Nothing about `model` or the generators changes. ResourceError if not even one image fits.
     """
     if most == 1:
         return 1
-    trial = _Trial(detector, settings, size, torch.device(device), masks)
+    trial = _Trial(model, settings, size, torch.device(device), draw, beside)
     with trial.prepared():
         fits = trial.fits_gpu if trial.device.type == "cuda" else trial.fits_cpu
         if not fits(2):
@@ -53,6 +62,28 @@ def fitting_batch(
         while 2 * batch <= most and fits(2 * batch):
             batch *= 2
     return batch
+
+
+def objects(num_classes: int, *, masks: bool) -> Draw:
+    """Targets of a detector: `OBJECTS` boxes in every image, with masks if it draws any."""
+
+    def draw(images: int, size: InputSize, device: torch.device) -> Targets:
+        corners = torch.rand((images, OBJECTS, 2, 2), device=device).sort(dim=2).values
+        boxes = (corners * torch.tensor([size.width, size.height], device=device)).flatten(2)
+        whole = images * OBJECTS, size.height, size.width
+        return Targets(
+            boxes,
+            torch.randint(0, num_classes, boxes.shape[:2], device=device),
+            torch.ones(boxes.shape[:2], dtype=torch.bool, device=device),
+            torch.ones(whole, dtype=torch.uint8, device=device) if masks else None,
+        )
+
+    return draw
+
+
+def labels(num_classes: int) -> Draw:
+    """Labels for a classifier."""
+    return lambda images, _, device: torch.randint(0, num_classes, (images,), device=device)
 
 
 def free_memory(group: Path = Path("/sys/fs/cgroup")) -> int:
@@ -67,10 +98,16 @@ def free_memory(group: Path = Path("/sys/fs/cgroup")) -> int:
 
 class _Trial:
     def __init__(
-        self, detector: Detector, settings: TrainingSettings, size: InputSize, device: torch.device, masks: bool
+        self,
+        model: Freezable,
+        settings: TrainingSettings,
+        size: InputSize,
+        device: torch.device,
+        draw: Draw,
+        beside: int,
     ) -> None:
-        self.settings, self.size, self.device, self.masks = settings, size.padded(), device, masks
-        self.detector = detector
+        self.settings, self.size, self.device, self.draw = settings, size, device, draw
+        self.model, self.beside = model, beside
         self._kept: dict[int, int] = {}
 
     @contextmanager
@@ -80,11 +117,11 @@ class _Trial:
         layout = torch.channels_last if self.settings.channels_last else torch.contiguous_format
         with torch.random.fork_rng(devices=cuda), shared(str(self.device)):
             torch.manual_seed(0)
-            self.copy = copy.deepcopy(self.detector).to(self.device).to(memory_format=layout).train()
+            self.copy = copy.deepcopy(self.model).to(self.device).to(memory_format=layout).train()
             self.optimiser = make_optimiser(self.copy.parameters(), self.settings.with_batch(1))
             for group in self.optimiser.param_groups:
                 group["lr"] = 0.0  # what is learned from noise must not end as no number
-            self.free = torch.cuda.mem_get_info(self.device)[0] if cuda else free_memory()
+            self.free = torch.cuda.mem_get_info(self.device)[0] if cuda else free_memory() // self.beside
             try:
                 yield
             finally:
@@ -138,16 +175,8 @@ class _Trial:
         if self.settings.channels_last:
             pixels = pixels.contiguous(memory_format=torch.channels_last)
         images = ImageBatch(pixels, torch.tensor([[height, width]] * batch, device=self.device))
-        corners = torch.rand((batch, OBJECTS, 2, 2), device=self.device).sort(dim=2).values
-        boxes = (corners * torch.tensor([width, height], device=self.device)).flatten(2)
-        shape = batch, OBJECTS
-        targets = Targets(
-            boxes,
-            torch.randint(0, self.copy.num_classes, shape, device=self.device),
-            torch.ones(shape, dtype=torch.bool, device=self.device),
-            torch.ones((batch * OBJECTS, height, width), dtype=torch.uint8, device=self.device) if self.masks else None,
-        )
+        targets = self.draw(batch, self.size, self.device)
         dtype = self.settings.autocast_dtype(self.device)
         with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
-            losses = self.copy.losses(images, targets)
+            losses = self.copy(images, targets)
         return torch.stack(list(losses.values())).sum()

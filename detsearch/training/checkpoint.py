@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
 from detsearch.arch.catalogue import catalogue
-from detsearch.arch.code import parse_network
+from detsearch.arch.code import CLASSIFIER, parse_network
 from detsearch.arch.spec import DetectorSpec
 from detsearch.errors import CheckpointError, SpecError
 from detsearch.training.archive import is_archive, read_archive, write_archive
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 FORMAT: Final = "detsearch checkpoint"
 VERSION: Final = 1
+BACKBONE: Final = "backbone.pt"
+"""The file of weights that a classifier's training leaves beside its checkpoint."""
 
 
 class CheckpointMeta(BaseModel):
@@ -104,8 +106,10 @@ def expect(checkpoint: Checkpoint, path: Path, *, network: str, classes: Sequenc
 
 def expect_network(checkpoint: Checkpoint, path: Path, *, network: str) -> None:
     """CheckpointError, naming both, unless the checkpoint belongs to this network."""
-    if checkpoint.meta.network != network:
-        raise CheckpointError(str(path), f"a checkpoint of {network}", f"one of {checkpoint.meta.network}")
+    theirs = checkpoint.meta.network
+    if theirs != network:
+        hint = f"its backbone's weights are in the {BACKBONE} beside it" if f"/{CLASSIFIER}" in theirs else None
+        raise CheckpointError(str(path), f"a checkpoint of {network}", f"one of {theirs}", hint)
 
 
 def load_weights(module: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
@@ -147,7 +151,6 @@ def load_detector(path: Path) -> tuple[Detector, CheckpointMeta]:
 
     CheckpointError if the file is not one, its network is unknown to this installation, or its weights do not fit.
     """
-    from detsearch.arch.code import parse_network
     from detsearch.build import build
 
     checkpoint = read_checkpoint(path)

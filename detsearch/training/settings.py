@@ -21,6 +21,8 @@ CADENCES: Final = frozenset({"log_steps", "eval_epochs", "checkpoint_epochs", "s
 
 
 AUTO: Final = "auto"
+BatchSize: TypeAlias = Annotated[int, WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"const": AUTO}]})]
+"""As a number; 0 is `AUTO`."""
 
 
 class StepSettings(Section):
@@ -106,7 +108,7 @@ class TrainingSettings(StepSettings):
     (section 4.1), which begins with a pretrained backbone."""
 
     epochs: int = Field(12, ge=1, le=100_000, description="Passes over the training images.")
-    batch: Annotated[int, WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"const": AUTO}]})] = Field(
+    batch: BatchSize = Field(
         16,
         ge=0,
         le=65_536,
@@ -165,3 +167,28 @@ class TrainingSettings(StepSettings):
     def loader_batch(self) -> int:
         """Images per forward pass: what the loader is to deliver at a time."""
         return self.batch // self.accumulate
+
+
+class ClassifierSettings(TrainingSettings):
+    """How a classifier is trained. Defaults are those with which torchvision's ResNets were, except for the cosine in
+    place of drops, and the warm-up."""
+
+    epochs: int = Field(90, ge=1, le=100_000, description="Passes over the training images.")
+    batch: BatchSize = Field(
+        256,
+        ge=0,
+        le=65_536,
+        description="Images per optimiser step. auto: as many as fit the device, the greatest power of two up to "
+        "`base_batch` and the number of images.",
+    )
+    lr: float = Field(
+        0.1, gt=0, le=100, description="Learning rate at the end of the warm-up, for `base_batch` images."
+    )
+    base_batch: int = Field(256, ge=1, le=65_536, description="Images per step that `lr` is meant for.")
+    final_lr: float = Field(0.0, ge=0, le=1, description="Share of `lr` at the last step of the cosine.")
+    clip_norm: float | None = Field(
+        None, gt=0, description="Greatest L2 norm of the whole gradient; null: no clipping."
+    )
+    smoothing: float = Field(
+        0.0, ge=0, lt=1, description="Share of each label that is spread over all classes (label smoothing)."
+    )

@@ -8,23 +8,24 @@ import torch
 from pydantic import ValidationError
 
 from detsearch.arch.code import parse_detector
-from detsearch.build import build
+from detsearch.build import build, build_classifier
 from detsearch.errors import ResourceError
-from detsearch.nn.norms import share_statistics
+from detsearch.nn.sync_norms import share_statistics
 from detsearch.training import batch
-from detsearch.training.batch import fitting_batch, free_memory
-from detsearch.training.settings import TrainingSettings
+from detsearch.training.batch import Draw, fitting_batch, free_memory, labels, objects
+from detsearch.training.settings import ClassifierSettings, TrainingSettings
 from detsearch.types import InputSize
 
 MASKED = "2fc(width=16,mask=mask(width=8,depth=1))"
 SPEC = parse_detector(f"basicblock_4_1-2-2-2/fpn(levels=4-5,width=8)/rpn(keep=20)/{MASKED}@64x64")
 AUTO = TrainingSettings.model_validate({"batch": "auto"})
+MASKS = objects(2, masks=True)
 
 
 def found(free: int, monkeypatch: pytest.MonkeyPatch, *, most: int = 64, size: InputSize = SPEC.input) -> int:
     monkeypatch.setattr(batch, "free_memory", lambda: free)
     torch.manual_seed(0)
-    return fitting_batch(build(SPEC.network, 2), AUTO, size, "cpu", most=most, masks=True)
+    return fitting_batch(build(SPEC.network, 2), AUTO, size, "cpu", most=most, draw=MASKS)
 
 
 def test_auto_is_a_batch_to_be_found() -> None:
@@ -60,12 +61,22 @@ def test_no_more_than_what_is_wanted_and_there(monkeypatch: pytest.MonkeyPatch) 
         found(2**10, monkeypatch)
 
 
+def test_a_batch_for_a_classifier(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch, "free_memory", lambda: 2**40)
+    classifier = build_classifier(SPEC.network.backbone, 5)
+    assert fitting_batch(classifier, ClassifierSettings(), InputSize(40, 40), "cpu", most=32, draw=labels(5)) == 32
+    draw: Draw = labels(5)
+    drawn = draw(64, InputSize(40, 40), torch.device("cpu"))
+    assert isinstance(drawn, torch.Tensor)
+    assert set(drawn.tolist()) <= set(range(5))
+
+
 def test_trying_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     detector = build(SPEC.network, 2)
     before = {name: tensor.clone() for name, tensor in detector.state_dict().items()}
     state = torch.get_rng_state()
     monkeypatch.setattr(batch, "free_memory", lambda: 2**40)
-    assert fitting_batch(detector, AUTO, SPEC.input, "cpu", most=4, masks=True) == 4
+    assert fitting_batch(detector, AUTO, SPEC.input, "cpu", most=4, draw=MASKS) == 4
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(tensor, before[name]) for name, tensor in detector.state_dict().items())
     assert all(p.grad is None for p in detector.parameters())
@@ -91,7 +102,7 @@ def test_batch_norms_are_synchronised_in_a_distributed_training_only(monkeypatch
     share_statistics(detector)
     assert kinds() == {"BatchNorm2d"}
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
-    for processes, kind in ((1, "BatchNorm2d"), (2, "SyncBatchNorm")):
+    for processes, kind in ((1, "BatchNorm2d"), (2, "SharedBatchNorm2d")):
         monkeypatch.setattr(torch.distributed, "get_world_size", lambda processes=processes: processes)
         share_statistics(detector)
         assert kinds() == {kind}
@@ -101,9 +112,9 @@ def test_batch_norms_are_synchronised_in_a_distributed_training_only(monkeypatch
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_is_tried_until_it_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
     detector = build(SPEC.network, 2)
-    assert fitting_batch(detector, AUTO, SPEC.input, "cuda:0", most=16, masks=True) == 16
+    assert fitting_batch(detector, AUTO, SPEC.input, "cuda:0", most=16, draw=MASKS) == 16
     free = torch.cuda.mem_get_info(0)[0]
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free // 2000, free))
-    small = fitting_batch(detector, AUTO, SPEC.input, "cuda:0", most=1024, masks=True)
+    small = fitting_batch(detector, AUTO, SPEC.input, "cuda:0", most=1024, draw=MASKS)
     assert 1 <= small < 1024
     assert next(detector.parameters()).device.type == "cpu"

@@ -88,7 +88,7 @@ def test_the_average_is_what_is_loaded_also_from_an_unfinished_training(tmp_path
     assert checkpoint.state is not None
     assert not same(dict(checkpoint.weights), dict(checkpoint.state["weights"]))
     trained = run(tmp_path, Toy(), Loader(), settings(ema_decay=0.5, lr=1.0))
-    assert same(dict(read_checkpoint(tmp_path / "checkpoint.pt").weights), weights(trained.detector))
+    assert same(dict(read_checkpoint(tmp_path / "checkpoint.pt").weights), weights(trained.model))
 
 
 def test_another_network_and_other_classes_are_refused_naming_both(tmp_path: Path) -> None:
@@ -251,7 +251,7 @@ def test_a_training_on_a_disk_that_fills_can_go_on_later(tmp_path: Path) -> None
     with _files_of_at_most(1000), pytest.raises(ResourceError, match="File too large"):
         run(tmp_path / "full", Toy(), Loader(), settings())
     resumed = run(tmp_path / "full", Toy(), Loader(), settings())
-    assert same(weights(plain.detector), weights(resumed.detector))
+    assert same(weights(plain.model), weights(resumed.model))
 
 
 def test_a_state_that_does_not_fit_is_refused(tmp_path: Path) -> None:

@@ -41,10 +41,10 @@ def test_frozen_parts_stay_and_a_resumed_run_equals_the_uninterrupted_one(tmp_pa
         with pytest.raises(TrialInterrupted):
             run(tmp_path / "resumed", _detector(), Loader(), chosen, should_stop=stop_after(stop))
     resumed = run(tmp_path / "resumed", _detector(), Loader(), chosen)
-    after = weights(plain.detector)
-    assert same(after, weights(resumed.detector))
-    assert same(_frozen(before, plain.detector), _frozen(after, plain.detector)), "despite the weight decay"
-    learned = [name for name, _ in plain.detector.named_parameters() if name not in _frozen(after, plain.detector)]
+    after = weights(plain.model)
+    assert same(after, weights(resumed.model))
+    assert same(_frozen(before, plain.model), _frozen(after, plain.model)), "despite the weight decay"
+    learned = [name for name, _ in plain.model.named_parameters() if name not in _frozen(after, plain.model)]
     assert not any(torch.equal(before[name], after[name]) for name in learned if after[name].ndim > 1)
     assert same(dict(read_checkpoint(plain.checkpoint).weights), after)
 

@@ -37,9 +37,9 @@ def test_learns_and_leaves_a_log_and_a_checkpoint(tmp_path: Path) -> None:
     assert records[-1]["images"] == 12
     assert [report[:2] for report in reports] == [(epoch, 20) for epoch in range(1, 21)]
     assert (trained.epochs, trained.steps) == (20, 60)
-    assert not trained.detector.training
+    assert not trained.model.training
     checkpoint = read_checkpoint(trained.checkpoint)
-    assert same(dict(checkpoint.weights), weights(trained.detector))
+    assert same(dict(checkpoint.weights), weights(trained.model))
     assert (checkpoint.meta.epoch, checkpoint.meta.step) == (20, 60)
     assert checkpoint.meta.seconds == trained.seconds > 0
     assert checkpoint.state is None, "a finished checkpoint holds the weights only"
@@ -67,7 +67,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one(
     epoch, step = divmod(sum(stops), 3)
     if step > 0:  # at the end of an epoch, its summary is still to be written
         assert loader.asked[0] == (epoch, step * accumulate), "batches that are behind are not loaded again"
-    assert same(weights(plain.detector), weights(resumed.detector))
+    assert same(weights(plain.model), weights(resumed.model))
     assert _records(tmp_path / "plain") == _records(tmp_path / "resumed")
     assert same(dict(read_checkpoint(plain.checkpoint).weights), dict(read_checkpoint(resumed.checkpoint).weights))
 
@@ -85,14 +85,14 @@ def test_a_training_in_parts_equals_the_whole(tmp_path: Path, ema: float | None)
         assert (part.epochs, part.steps) == (until, 3 * until)
         assert [record["epoch"] for record in _records(folder)] == list(range(1, until + 1))
         start = folder
-    assert same(weights(whole.detector), weights(part.detector))
+    assert same(weights(whole.model), weights(part.model))
     for here, there in zip(_records(tmp_path / "whole"), _records(tmp_path / "4"), strict=True):
         # What is scored at the end of a part is its result, not a line of its log.
         assert {**here, "metrics": None} == {**there, "metrics": None}
     # What was there before is only read, and a folder with a training of its own goes on with that.
     assert read_checkpoint(tmp_path / "1" / "checkpoint.pt").meta.epoch == 1
     again = run(tmp_path / "4", Toy(norm=True, dropout=0.3), Loader(), chosen, start=tmp_path / "1", **metrics)
-    assert same(weights(again.detector), weights(part.detector))
+    assert same(weights(again.model), weights(part.model))
 
 
 def test_what_answers_is_the_average_where_one_is_kept(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_what_answers_is_the_average_where_one_is_kept(tmp_path: Path) -> None:
     assert max(float((raw[name] - average[name]).abs().max()) for name in raw) > 1e-3, "they can be told apart"
     saved = dict(read_checkpoint(trained.checkpoint).weights)
     for found, expected in (
-        (weights(trained.detector), average),
+        (weights(trained.model), average),
         (saved, average),
         (scored[0], averages[2]),
         (scored[1], averages[5]),
@@ -149,7 +149,7 @@ def test_a_killed_run_goes_on_from_the_last_checkpoint(tmp_path: Path, step: int
     with (tmp_path / "killed/log.jsonl").open("a") as log:
         log.write('{"epoch": 3, "st')  # torn in the middle of a line
     resumed = run(tmp_path / "killed", Toy(dropout=0.3), Loader(), chosen)
-    assert same(weights(plain.detector), weights(resumed.detector))
+    assert same(weights(plain.model), weights(resumed.model))
     assert _records(tmp_path / "plain") == _records(tmp_path / "killed")
 
 
@@ -166,7 +166,7 @@ def test_an_evaluation_on_the_way_changes_nothing(tmp_path: Path) -> None:
     other = run(
         tmp_path / "scored", Toy(norm=True, dropout=0.3), Loader(), settings(epochs=5, eval_epochs=2), evaluate=evaluate
     )
-    assert same(weights(plain.detector), weights(other.detector))
+    assert same(weights(plain.model), weights(other.model))
     assert len(scored) == 2
     assert [record.get("metrics") for record in _records(tmp_path / "scored")] == [
         None,
@@ -181,7 +181,7 @@ def test_a_finished_run_is_not_run_again(tmp_path: Path) -> None:
     first = run(tmp_path, Toy(), Loader(), settings(ema_decay=0.9))
     loader = Loader()
     again = run(tmp_path, Toy(), loader, settings(ema_decay=0.9))
-    assert same(weights(first.detector), weights(again.detector))
+    assert same(weights(first.model), weights(again.model))
     assert loader.asked == []
     assert (again.steps, again.seconds) == (first.steps, first.seconds)
     assert len(_records(tmp_path)) == 3
@@ -223,8 +223,8 @@ def test_the_parts_of_a_batch_make_the_gradient_of_the_batch(tmp_path: Path) -> 
         assert set(detector.calls) == {4 // accumulate}
     assert {one.steps for one in trained} == {9}
     for other in trained[1:]:
-        for name, value in weights(trained[0].detector).items():
-            torch.testing.assert_close(weights(other.detector)[name], value, rtol=1e-12, atol=1e-14)
+        for name, value in weights(trained[0].model).items():
+            torch.testing.assert_close(weights(other.model)[name], value, rtol=1e-12, atol=1e-14)
     logged = [_records(tmp_path / str(accumulate)) for accumulate in (1, 2, 4)]
     for other in logged[1:]:
         assert other[0]["loss"] == pytest.approx(logged[0][0]["loss"], rel=1e-12)
@@ -251,7 +251,7 @@ def test_one_step_is_clipped_sgd_with_momentum_decay_and_schedule(tmp_path: Path
                 momentum.mul_(0.9).add_(gradient * 0.5 / norm + 0.01 * parameter)
                 parameter.sub_(0.2 * 4 / 16 * factor * momentum)
     for name, value in weights(mirror).items():
-        torch.testing.assert_close(weights(trained.detector)[name], value, rtol=1e-6, atol=1e-9)
+        torch.testing.assert_close(weights(trained.model)[name], value, rtol=1e-6, atol=1e-9)
 
 
 class _Breaks(Toy):
@@ -289,7 +289,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_its_name(tmp_path: Path, br
     assert all(torch.isfinite(tensor).all() for tensor in checkpoint.weights.values())
     mended = run(tmp_path, Toy(norm=True), Loader(), settings())
     plain = run(tmp_path / "plain", Toy(norm=True), Loader(), settings())
-    assert same(weights(mended.detector), weights(plain.detector))
+    assert same(weights(mended.model), weights(plain.model))
 
 
 def test_breaking_in_the_first_step_leaves_the_first_checkpoint(tmp_path: Path) -> None:

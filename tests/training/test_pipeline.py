@@ -50,9 +50,9 @@ def test_a_real_training_is_resumed_exactly_and_loads(tmp_path: Path) -> None:
             _train(tmp_path / "resumed", code, data, settings, augmentation, should_stop=stop_after(steps))
     resumed = _train(tmp_path / "resumed", code, data, settings, augmentation)
     assert plain.steps == resumed.steps == 4
-    assert same(weights(plain.detector), weights(resumed.detector))
+    assert same(weights(plain.model), weights(resumed.model))
     loaded, meta = load_detector(resumed.checkpoint)
-    assert same(weights(loaded), weights(plain.detector))
+    assert same(weights(loaded), weights(plain.model))
     assert (meta.classes, meta.input, meta.step) == (data.classes, "64x64", 4)
 
 
@@ -70,6 +70,6 @@ def test_overfits_16_real_images(tiny_coco: Path, tmp_path: Path) -> None:
     )
     trained = _train(tmp_path / "run", code, data, settings, Augmentation.none())
     loader = eval_loader(data, parse_detector(code).input, batch=8, workers=0)
-    found = predict(EagerRuntime(trained.detector, channels_last=True), loader)
+    found = predict(EagerRuntime(trained.model, channels_last=True), loader)
     assert coco_ap(data, found).values()["ap50"] >= 0.8
     assert voc_ap(data, found).values()["voc_ap50"] >= 0.8

@@ -5,12 +5,25 @@ import torch
 from pydantic import ValidationError
 
 from detsearch.errors import ResourceError
-from detsearch.training.settings import TrainingSettings
+from detsearch.training.settings import ClassifierSettings, TrainingSettings
 
 
 def test_every_field_says_what_it_is() -> None:
-    for name, field in TrainingSettings.model_json_schema()["properties"].items():
-        assert field.get("description"), name
+    for kind in (TrainingSettings, ClassifierSettings):
+        for name, field in kind.model_json_schema()["properties"].items():
+            assert field.get("description"), name
+
+
+def test_a_classifier_has_the_settings_of_a_detector_and_its_own() -> None:
+    usual = ClassifierSettings()
+    assert (usual.scaled_lr, usual.batch, usual.smoothing, usual.momentum) == (0.1, 256, 0.0, 0.9)
+    automatic = ClassifierSettings.model_validate({"batch": "auto", "smoothing": 0.1})
+    assert automatic.finds_batch
+    assert automatic.with_batch(64).scaled_lr == pytest.approx(0.025)
+    assert automatic.deciding()["smoothing"] == 0.1
+    for wrong in ({"batch": 0}, {"smoothing": 1}, {"accumulate": 3}):
+        with pytest.raises(ValidationError):
+            ClassifierSettings.model_validate(wrong)
 
 
 def test_the_learning_rate_follows_the_batch() -> None:
