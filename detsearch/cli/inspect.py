@@ -157,12 +157,13 @@ def space(recipe: options.Recipe = None, settings: options.Set = None, json: opt
 
 def schema(
     kind: Annotated[
-        Literal["train", "search", "all", "head", "compare", "data"],
+        Literal["train", "pretrain", "search", "all", "head", "compare", "data"],
         typer.Argument(help="Kind of recipe; data: a data file."),
     ],
 ) -> None:
     """Print the JSON Schema of a recipe or a data file, for editors."""
     from detsearch.data.datafile import datafile_schema
+    from detsearch.runs.pretrain_recipe import PretrainRecipe
     from detsearch.runs.settings import CompareRecipe, HeadSearchRecipe, SearchRecipe, StagesRecipe, TrainRecipe
 
     if kind == "data":
@@ -170,6 +171,7 @@ def schema(
     else:
         kinds: dict[str, type[Section]] = {
             "train": TrainRecipe,
+            "pretrain": PretrainRecipe,
             "search": SearchRecipe,
             "all": StagesRecipe,
             "head": HeadSearchRecipe,

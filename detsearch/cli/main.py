@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import typer
 
 from detsearch import __version__
-from detsearch.cli import compare, data, demo, evaluate, inspect, search, study, train, weights
+from detsearch.cli import compare, data, demo, evaluate, inspect, pretrain, search, study, train, weights
 from detsearch.cli.output import log
 from detsearch.errors import DetsearchError, UserError
 
@@ -23,7 +23,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     help="Design object detectors: a Pareto front of accuracy against measured latency for your data and device.",
 )
-for module in (demo, data, inspect, search, study, train, compare, evaluate, weights):
+for module in (demo, data, inspect, search, study, pretrain, train, compare, evaluate, weights):
     module.register(app)
 
 

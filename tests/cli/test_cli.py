@@ -10,8 +10,9 @@ from PIL import Image
 from pycocotools import mask as coco_masks
 
 from detsearch import __version__
-from detsearch.cli.main import DEFECT, MENDABLE, OK, run
 from detsearch.arch.cells import MASK_CELL, ORIGINS
+from detsearch.cli.main import DEFECT, MENDABLE, OK, run
+from tests.data.folders import image_folders
 from tests.runs.conftest import DATA, MASKED, TINY
 
 Out = pytest.CaptureFixture[str]
@@ -37,7 +38,7 @@ def checkpoint(tmp_path: Path, data_file: Path, capsys: Out) -> Path:
 COMMANDS = [
     "demo", "data check", "data convert", "describe", "search structure", "study show", "study analyse", "study table",
     "study latency", "report", "train", "eval",
-    "predict", "latency", "modules", "schema", "space", "weights",
+    "predict", "latency", "modules", "schema", "space", "weights", "pretrain",
 ]  # fmt: skip
 
 
@@ -324,6 +325,34 @@ def test_describe_shows_the_receptive_fields_of_cells(capsys: Out) -> None:
     assert ORIGINS[MASK_CELL] in " ".join(capsys.readouterr().out.split())
 
 
+def test_pretrain_then_train(data_file: Path, tmp_path: Path, capsys: Out) -> None:
+    """One option passes the weights on, one gives a detector that was searched with group norms batch norms."""
+    root = image_folders(tmp_path / "images")
+    (root / "val" / "green" / "0.png").unlink()
+    (root / "val" / "green" / "1.png").unlink()
+    code, out = TINY.replace("/gn@", "/gn_ws@"), tmp_path / "backbone"
+    command = ["pretrain", code, "--data", str(root), "--out", str(out), "--epochs", "1", "--size", "32"]
+    assert run([*command, "--device", "cpu", "--set", "training.batch=4"]) == OK
+    printed = capsys.readouterr()
+    lines = printed.out.splitlines()
+    assert lines[0] == "basicblock_4_1-2-2-2/classifier"
+    assert lines[1].startswith("3 classes, 12 train, 4 val images of 32x32; 1 epochs in ")
+    assert [line for line in lines if line.startswith("top-1 ") and line.endswith("top-5 100.00 %")]
+    assert lines[-1] == f"weights of the backbone: {out / 'backbone.pt'}"
+    assert f"{root / 'val'}: no images of green" in printed.err
+    assert run([*command, "--device", "cpu", "--set", "training.batch=4", "--json"]) == OK
+    assert json.loads(capsys.readouterr().out)["weights"] == str(out / "backbone.pt")
+
+    command = ["train", code, "--data", str(data_file), "--out", str(tmp_path / "final"), "--epochs", "1"]
+    command += ["--device", "cpu", "--set", "training.batch=8", "--set", f"weights={out / 'backbone.pt'}"]
+    assert run([*command, "--out", str(tmp_path / "other")]) == MENDABLE
+    assert "take weights of the same architecture and norm" in capsys.readouterr().err
+    assert run([*command, "--norm", "bn"]) == OK
+    assert capsys.readouterr().out.splitlines()[0] == code.replace("/gn_ws@", "@")
+    assert run(["schema", "pretrain"]) == OK
+    assert "augmentation" in json.loads(capsys.readouterr().out)["properties"]
+
+
 def _not_a_checkpoint(folder: Path) -> str:
     path = folder / "other.pt"
     torch.save({"weights": torch.zeros(1)}, path)
@@ -352,9 +381,25 @@ def _not_a_checkpoint(folder: Path) -> str:
         ["train", TINY, "--data", "synthetic", "--set", "training.epochs=many"],
         ["train", TINY, "--data", "synthetic", "--set", "weights=nosuch.pt"],
         ["train", TINY, "--data", "synthetic", "--device", "cuda:99"],
+        ["train", TINY, "--data", "synthetic", "--device", "cpu", "--devices", "64", "--set", "training.batch=64"],
         ["train", "--study", "nosuch", "--trial", "0"],
         ["train", "--study", "nosuch"],
+        ["train", "--study", "nosuch", "--trial", "0", TINY],
+        ["train", TINY, "--data", "synthetic", "--norm", "ln"],
         ["train"],
+        ["pretrain"],
+        ["pretrain", "resnet18"],
+        ["pretrain", "--data", "."],
+        ["pretrain", "resnet18", "--data", "nosuch"],
+        ["pretrain", "resnet18", "--data", "."],
+        ["pretrain", "resnet5", "--data", "."],
+        ["pretrain", "E0", "--data", ".", "--size", "8"],
+        ["pretrain", "E0", "--data", ".", "--norm", "ln"],
+        ["pretrain", "E0", "--data", ".", "--set", "training.smoothing=2"],
+        ["pretrain", "E0", "--data", ".", "--device", "cuda:99"],
+        ["pretrain", "--study", "nosuch", "--trial", "0", "--data", "."],
+        ["pretrain", "--study", "nosuch", "--data", "."],
+        ["pretrain", "E0", "--study", "nosuch", "--trial", "0"],
         ["train", TINY, "--data", "synthetic", "--set", "training.epochs=true"],
         ["train", TINY, "--data", "synthetic", "--set", "seed=2001-99-99"],
         ["describe", "resnet18"],

@@ -11,11 +11,22 @@ import yaml
 from detsearch.errors import RecipeError, ResourceError
 from detsearch.evaluation.coco import Accuracy
 from detsearch.evaluation.voc import VocAccuracy
+from detsearch.runs.pretrain_recipe import PretrainRecipe
 from detsearch.runs.recipe import builtin, load_recipe, override, to_yaml, write_recipe
-from detsearch.runs.settings import COSTS, FIGURES, CompareRecipe, HeadSearchRecipe, SearchRecipe, TrainRecipe
+from detsearch.runs.settings import (
+    COSTS,
+    FIGURES,
+    CompareRecipe,
+    HeadSearchRecipe,
+    SearchRecipe,
+    StagesRecipe,
+    TrainRecipe,
+)
 from detsearch.search.objective import OF_MASKS
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
+FOUND = ("checkpoint", "study", "trial", "front")
+"""What may stand for the detector of an arm; it is read when the comparison is made."""
 
 
 def test_settings_and_options_override_the_file(tmp_path: Path) -> None:
@@ -136,21 +147,31 @@ def test_recipes_of_the_project_are_valid() -> None:
     """A recipe begins with its command, which says of which kind it is; of a comparison every arm is valid."""
     kinds = {
         "train": TrainRecipe,
+        "pretrain": PretrainRecipe,
         "compare": CompareRecipe,
         "search structure": SearchRecipe,
         "search head": HeadSearchRecipe,
+        "search all": StagesRecipe,
+    }
+    given = {
+        TrainRecipe: {"detector": "detector=E0"},
+        PretrainRecipe: {"backbone": "backbone=E0", "data": "data.root=x"},
     }
     found = sorted(RECIPES.glob("*.yaml"))
     assert found
     for path in found:
         text = path.read_text()
-        kind = next(kind for command, kind in kinds.items() if text.startswith(f"# detsearch {command} "))
-        any_data = [] if "data:" in text else ["data.file=any.yaml"]  # one for whatever data are given
-        recipe = load_recipe(kind, path, any_data)
+        first, _, _ = text.partition("\n")
+        assert first.startswith("# detsearch ")
+        kind = next(kind for command, kind in kinds.items() if f" detsearch {command} " in first)
+        wanted = given.get(kind, {}) | ({} if kind is PretrainRecipe else {"data": "data.file=any.yaml"})
+        missing = [setting for field, setting in wanted.items() if f"{field}:" not in text]  # given with the command
+        recipe = load_recipe(kind, path, missing)
         if isinstance(recipe, CompareRecipe):
             arm_kind = TrainRecipe if recipe.kind == "train" else HeadSearchRecipe
-            for changes in recipe.arms.values():
-                override(arm_kind, copy.deepcopy(recipe.base), (), changes)
+            for fields in recipe.arms.values():
+                own = {field: value for field, value in fields.items() if field not in FOUND}
+                override(arm_kind, copy.deepcopy({"detector": "E0", **recipe.base}), (), own)
 
 
 def test_unwritable_folder_is_one_line(tmp_path: Path) -> None:

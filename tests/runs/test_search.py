@@ -63,6 +63,14 @@ def test_from_recipe_to_report(tmp_path: Path, search_file: Path) -> None:
     assert trained.data == recipe.data
     with pytest.raises(StudyError, match="trial"):
         recipe_of_trial(out, 99)
+    # The final training: the sections of another recipe, the study's detector (with that recipe's norm) and data.
+    final = Path(__file__).parents[2] / "recipes" / "final.yaml"
+    last = recipe_of_trial(out, number, ["training.workers=0"], {"device": "cpu"}, final)
+    assert (last.detector, last.spec().network.norm, last.data) == (best[0].code, "bn", recipe.data)
+    assert last.spec().network.backbone == best[0].spec.network.backbone
+    assert (last.training.epochs, last.training.lr, last.training.sync_bn, last.devices) == (24, 0.04, True, 8)
+    with pytest.raises(RecipeError, match="no detector, since --study has one"):
+        recipe_of_trial(out, number, file=final.with_name("bccd-train.yaml"))
 
     # The same command again has nothing left to do; a larger budget goes on; another search is refused.
     assert search_structure(recipe, out).trained == 3
