@@ -65,8 +65,8 @@ def count_cost(detector: Detector, input: InputSize) -> CostMetrics:
         regions: dict[str, int] = {}
         if detector.proposals is not None:
             with counted["proposals"]:
-                found, _ = detector.proposals.propose(features, images, None)
-            regions["proposals"] = int(found.valid.sum())  # `keep`, or fewer where the maps have fewer places
+                proposed, _ = detector.proposals.propose(features, images, None)
+            regions["proposals"] = int(proposed.valid.sum())  # `keep`, or fewer where the maps have fewer places
             proposals = _some_proposals(regions["proposals"], size, like.device)
         with counted["head"]:
             found = detector.head.detect(features, images, proposals)
