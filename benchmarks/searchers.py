@@ -5,7 +5,8 @@
 Minutes per table on two cores. For every searcher and seed a whole study is replayed with the loop that real studies
 have, and its answer at every moment (the front that it would report) is worth the hypervolume of the *true* values
 (means over the recorded seeds) of those detectors, as a share of the true front's. Only what was trained in full
-counts. The reference point is the worst of each objective in the table.
+counts. The reference point is the worst of each objective in the table. Searches that inherit weights cannot be
+replayed and are refused: `benchmarks/inheritance.py` trains.
 
 Written for each table: NAME.md (what the table says of itself, the searchers, what each part brings), NAME.json (all
 curves) and NAME.svg (medians with their 95 % confidence bands).
@@ -35,8 +36,8 @@ from detsearch.arch.presets import resolve
 from detsearch.arch.spaces.base import Space
 from detsearch.arch.spaces.section import read_space
 from detsearch.search.anytime import Curve, anytime
-from detsearch.search.evolution import Evolution
 from detsearch.search.correlation import rank_correlation
+from detsearch.search.evolution import Evolution
 from detsearch.search.given import GivenFirst
 from detsearch.search.halving import Halving
 from detsearch.search.objective import Objective
