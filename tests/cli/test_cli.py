@@ -300,11 +300,11 @@ def test_space_is_counted_and_listed(tmp_path: Path, capsys: Out) -> None:
 
 
 def test_describe_says_how_many_regions_are_counted(capsys: Out) -> None:
-    slim = "basicblock_4_1-2-2-2/fpn(levels=4-5,width=8)/rpn(keep=70)/2fc(width=16,mask=mask)/gn@64x64"
+    slim = "basicblock_4_1-2-2-2/fpn(levels=4-5,width=8)/rpn(keep=50)/2fc(width=16,mask=mask)/gn@64x64"
     assert run(["describe", slim]) == OK
-    assert "counted with 70 proposals and 100 masks" in capsys.readouterr().out
+    assert "counted with 50 proposals and 100 masks" in capsys.readouterr().out
     assert run(["describe", slim, "--json"]) == OK
-    assert json.loads(capsys.readouterr().out)["regions"] == {"proposals": 70, "masks": 100}
+    assert json.loads(capsys.readouterr().out)["regions"] == {"proposals": 50, "masks": 100}
 
 
 def test_describe_shows_the_receptive_fields_of_cells(capsys: Out) -> None:
