@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from detsearch.nn.freezing import Freezable
 from detsearch.nn.interfaces import Backbone
 from detsearch.nn.ops.dense import precise
-from detsearch.nn.ops.pixels import MEAN, STD, normalised, per_channel
+from detsearch.nn.ops.pixels import normalised, statistics_for
 from detsearch.nn.structures import ImageBatch
 
 
@@ -38,8 +38,9 @@ class Classifier(Freezable):
                 fc=nn.Linear(backbone.out.channels[-1], num_classes),
             )
         )
-        self.register_buffer("mean", per_channel(MEAN), persistent=False)
-        self.register_buffer("std", per_channel(STD), persistent=False)
+        mean, std = statistics_for(backbone)
+        self.register_buffer("mean", mean, persistent=False)
+        self.register_buffer("std", std, persistent=False)
 
     def parts(self) -> dict[str, nn.Module]:
         """In the order in which an image passes them."""

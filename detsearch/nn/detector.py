@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from detsearch.arch.spec import SLOTS, Slot
 from detsearch.nn.freezing import Freezable
 from detsearch.nn.interfaces import Backbone, Head, Neck, ProposalModule
-from detsearch.nn.ops.pixels import MEAN, STD, normalised, per_channel
+from detsearch.nn.ops.pixels import normalised, statistics_for
 from detsearch.nn.structures import Detections, ImageBatch, Proposals, Targets
 
 
@@ -32,14 +32,13 @@ class Detector(Freezable):
         head: Head,
         *,
         num_classes: int,
-        mean: tuple[float, float, float] = MEAN,
-        std: tuple[float, float, float] = STD,
     ) -> None:
         super().__init__()
         self.backbone, self.neck, self.proposals, self.head = backbone, neck, proposals, head
         self.num_classes = num_classes
-        self.register_buffer("mean", per_channel(mean), persistent=False)
-        self.register_buffer("std", per_channel(std), persistent=False)
+        mean, std = statistics_for(backbone)
+        self.register_buffer("mean", mean, persistent=False)
+        self.register_buffer("std", std, persistent=False)
 
     def parts(self) -> dict[Slot, nn.Module]:
         """The modules by slot, absent ones left out, in the order in which an image passes them."""

@@ -60,6 +60,7 @@ class TimmBackbone(nn.Module):
         if norm == "gn_ws":
             _to_weight_standardisation(self.body, model)
         self.out = FeatureSpec.of(tuple(levels), tuple(channels[i] for i in self.chosen))
+        self.pixel_mean, self.pixel_std = tuple(cfg["mean"]), tuple(cfg["std"])
 
     def forward(self, x: Tensor) -> list[Tensor]:
         maps = self.body(x)

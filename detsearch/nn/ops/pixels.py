@@ -7,6 +7,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from detsearch.nn.interfaces import PixelScaled
 from detsearch.nn.structures import ImageBatch
 
 MEAN: Final = (0.485, 0.456, 0.406)
@@ -17,6 +18,14 @@ STD: Final = (0.229, 0.224, 0.225)
 def per_channel(values: tuple[float, float, float]) -> Tensor:
     """(3, 1, 1) of values in 0..1, for pixels in 0..255."""
     return torch.tensor(values).view(3, 1, 1) * 255
+
+
+def statistics_for(backbone: object) -> tuple[Tensor, Tensor]:
+    """Mean and deviation, (3, 1, 1) for pixels in 0..255, that a backbone's pixels are normalised with: its own, or
+    ImageNet's."""
+    if isinstance(backbone, PixelScaled):
+        return per_channel(backbone.pixel_mean), per_channel(backbone.pixel_std)
+    return per_channel(MEAN), per_channel(STD)
 
 
 def normalised(images: ImageBatch, mean: Tensor, std: Tensor) -> ImageBatch:

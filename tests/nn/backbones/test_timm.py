@@ -7,10 +7,13 @@ import timm
 import torch
 from torch import nn
 
+from detsearch.arch.code import parse_network
+from detsearch.build import build
 from detsearch.errors import ResourceError, SpecError
 from detsearch.nn.backbones.timm import TimmBackbone
 from detsearch.nn.backbones.weights import load_strictly
 from detsearch.nn.norms import GroupNorm, WSConv2d
+from detsearch.nn.structures import ImageBatch
 
 
 @pytest.mark.parametrize("norm", ["bn", "gn", "gn_ws"])
@@ -128,3 +131,15 @@ def test_nothing_is_downloaded_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
         net.imagenet_state()
     with pytest.raises(ResourceError, match="norm bn"):
         TimmBackbone.imagenet_state(type("Converted", (), {"norm": "gn"})())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("model", "mean"), [("test_efficientnet", 0.485), ("test_resnet", 0.5)])
+def test_pixels_are_scaled_as_the_published_weights_want_them(model: str, mean: float) -> None:
+    """A detector's uint8 pixels reach the backbone as timm's own transform for it would make them."""
+    detector = build(parse_network(f"timm(model={model})/fpn(width=16)/retinanet(depth=1)"), 2)
+    own = timm.data.resolve_data_config(pretrained_cfg=timm.get_pretrained_cfg(model).to_dict())
+    assert own["mean"][0] == mean
+    pixels = torch.randint(0, 256, (1, 3, 4, 5), dtype=torch.uint8)
+    expected = (pixels / 255 - torch.tensor(own["mean"])[:, None, None]) / torch.tensor(own["std"])[:, None, None]
+    found = detector.normalise(ImageBatch(pixels, torch.tensor([[4, 5]]))).pixels
+    torch.testing.assert_close(found, expected)
