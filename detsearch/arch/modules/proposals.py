@@ -40,7 +40,11 @@ class RPNSpec(ModuleSpec):
 @dataclass(frozen=True)
 class GARPNSpec(RPNSpec):
     """Guided-Anchoring RPN (Wang et al., CVPR 2019). The fields are those of an RPN, but `anchor_scale` is the side, in
-    units of the stride, of the square from which each place's predicted anchor departs."""
+    units of the stride, of the square from which each place's predicted anchor departs.
+
+    The head behind it trains as behind an RPN, so that a search compares proposals and nothing else; the paper also
+    trains it on fewer regions of a higher overlap.
+    """
 
 
 PROPOSALS: Final = (
