@@ -28,7 +28,13 @@ def shapes() -> Dataset:
 
 
 def loader(
-    data: Dataset, workers: int = 0, cache_mb: int = 0, batch: int = 4, seed: int = 5, masks: bool = False
+    data: Dataset,
+    workers: int = 0,
+    cache_mb: int = 0,
+    batch: int = 4,
+    seed: int = 5,
+    masks: bool = False,
+    share: tuple[int, int] = (0, 1),
 ) -> TrainLoader:
     return train_loader(
         data,
@@ -40,6 +46,7 @@ def loader(
         cache_mb=cache_mb,
         divisor=16,
         masks=masks,
+        share=share,
     )
 
 
@@ -53,6 +60,20 @@ def epoch(source: TrainLoader, number: int, start: int = 0) -> list[tuple[torch.
 def same(one: list[tuple[torch.Tensor, ...]], other: list[tuple[torch.Tensor, ...]]) -> bool:
     pairs = zip(one, other, strict=True)
     return all(torch.equal(a, b) for x, y in pairs for a, b in zip(x, y, strict=True))
+
+
+def test_shares_of_batches_make_up_the_batches(shapes: Dataset) -> None:
+    """All images of a batch in the order in which one process has them, with the same changes."""
+    whole = epoch(loader(shapes), 2, start=1)
+    parts = [epoch(loader(shapes, share=(number, 2)), 2, start=1) for number in range(2)]
+    assert len(whole) == 2
+    for batch, *shares in zip(whole, *parts, strict=True):
+        assert torch.equal(batch[1], torch.cat([share[1] for share in shares]))
+        for share, sizes, pixels in zip(shares, batch[1].split(2), batch[0].split(2), strict=True):
+            for own, image, (height, width) in zip(share[0], pixels, sizes.tolist(), strict=True):
+                assert torch.equal(own[:, :height, :width], image[:, :height, :width])
+        boxes = [share[2][share[4]] for share in shares]
+        assert torch.equal(batch[2][batch[4]], torch.cat(boxes))
 
 
 @pytest.mark.parametrize(("workers", "cache_mb"), [(0, 1), (1, 0), (2, 0), (2, 1)])
