@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from pydantic import ValidationError
+from timm.layers import BatchNormAct2d
 
 from detsearch.arch.code import parse_detector
 from detsearch.build import build, build_classifier
@@ -107,6 +108,18 @@ def test_batch_norms_are_synchronised_in_a_distributed_training_only(monkeypatch
         share_statistics(detector)
         assert kinds() == {kind}
     assert list(detector.state_dict()) == names
+
+
+def test_norms_with_an_activation_are_synchronised_on_gpus_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    network = torch.nn.Sequential(BatchNormAct2d(4))
+    with pytest.raises(ResourceError, match=r"training\.sync_bn: expected GPUs, got a CPU"):
+        share_statistics(network)
+    if torch.cuda.is_available():
+        share_statistics(network.cuda())
+        assert isinstance(network[0], torch.nn.SyncBatchNorm)
+        assert isinstance(network[0].act, torch.nn.ReLU)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
