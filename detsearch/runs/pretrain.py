@@ -24,7 +24,7 @@ from detsearch.nn.backbones.weights import IMAGENET as PUBLISHED
 from detsearch.nn.backbones.weights import load_pretrained
 from detsearch.nn.classifier import Classifier
 from detsearch.nn.freezing import first_stages
-from detsearch.runs.device import resolve_device, several
+from detsearch.runs.device import cpus, resolve_device, several
 from detsearch.runs.fit import check_norm, on_devices, share_of, with_batch
 from detsearch.runs.inspect import CATEGORIES
 from detsearch.runs.interrupt import Stop
@@ -55,6 +55,7 @@ def pretrain(
     Ctrl-C, the state saved; TrainingError if the loss stops being finite.
     """
     spec, device = recipe.spec(), resolve_device(recipe.device)
+    devices = several(device, recipe.devices)
     recipe.training.autocast_dtype(torch.device(device))
     train_set = read_split(Path(recipe.data.root), recipe.data.train)
     val_set = read_split(Path(recipe.data.root), recipe.data.val, train_set.classes)
@@ -67,8 +68,8 @@ def pretrain(
             images.check()
     prepare_folder(folder, _located(recipe), _same)
     with Stop() as stop:
-        context = TrialContext(folder=folder, device=device, should_stop=stop.requested)
-        trained = _fit(recipe, train_set, val_set, context, progress)
+        context = TrialContext(folder=folder, device=device, threads=cpus(), should_stop=stop.requested)
+        trained = _fit(recipe, train_set, val_set, devices, context, progress)
     write_state(folder / BACKBONE, trained.model.get_submodule("backbone").state_dict())
     found = {
         "code": format_subject(spec),
@@ -89,6 +90,7 @@ def pretrain(
         "seed": recipe.seed,
         "device": device,
         "device_name": device_name(device),
+        "devices": len(devices),
     }
     known = published_of_backbone(spec.backbone)
     if known is not None and (spec.input, len(train_set.classes), spec.norm) == (IMAGENET, CATEGORIES, "bn"):
@@ -115,10 +117,10 @@ def _fit(
     recipe: PretrainRecipe,
     train_set: LabelledImages,
     val_set: LabelledImages,
+    devices: tuple[str, ...],
     context: TrialContext,
     progress: TrainingProgress | None,
 ) -> Trained[Classifier]:
-    devices = several(context.device, recipe.devices)
     if len(devices) == 1:
         return _train(recipe, train_set, val_set, Ranks(devices), Path(), context, progress)
     counts = on_devices(fit_share, (recipe, train_set, val_set, context.folder), devices, context, progress)

@@ -258,6 +258,13 @@ def test_mistakes_come_before_time_is_spent(
     assert not (out / "checkpoint.pt").exists()
 
 
+def test_more_devices_than_there_are(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("detsearch.runs.device.cpus", lambda: 1)
+    with pytest.raises(ResourceError, match="devices: expected at most 1"):
+        pretrain(recipe_of(root, "devices=2"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_broken_image_is_said_before_training(tmp_path: Path, root: Path) -> None:
     (root / "val" / "green" / "1.png").write_bytes(b"")
     (root / "train" / "red" / "3.png").rename(root / "train" / "red" / "3.txt")
