@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ from detsearch.arch.code import (
     format_detector,
     format_module,
     format_network,
+    format_subject,
     module_fields,
     parse_detector,
     parse_module,
@@ -20,7 +21,7 @@ from detsearch.arch.code import (
 from detsearch.arch.modules.backbones import CodedResNetSpec, TimmSpec
 from detsearch.arch.modules.heads import RetinaNetHeadSpec
 from detsearch.arch.modules.necks import FPNSpec
-from detsearch.arch.spec import SLOTS, DetectorSpec, ModuleSpec
+from detsearch.arch.spec import SLOTS, ClassifierSpec, DetectorSpec, ModuleSpec
 from detsearch.errors import DetsearchError, SpecError
 from tests.arch.toys import (
     CELLS,
@@ -125,6 +126,17 @@ def test_two_groups_of_cells_in_one_head() -> None:
     text = format_module(head, TOY_CATALOGUE)
     assert text == f"cellhead(cls={CELLS},reg=std1(0),block={CELLS}(residual=false))"
     assert parse_module(text, "head", TOY_CATALOGUE) == head
+
+
+def test_what_was_trained_has_a_text_without_its_input() -> None:
+    """A classifier's is read as no detector."""
+    spec = parse_detector("resnet18/fpn/retinanet/gn@512x512")
+    assert format_subject(spec) == format_network(spec.network)
+    classifier = ClassifierSpec(backbone=spec.network.backbone, input=spec.input)
+    assert format_subject(classifier) == "resnet18/classifier"
+    assert format_subject(replace(classifier, norm="gn_ws")) == "resnet18/classifier/gn_ws"
+    with pytest.raises(SpecError, match="expected a module, got 'classifier'"):
+        parse_network("resnet18/classifier")
 
 
 def test_nested_modules_and_absent_ones() -> None:
