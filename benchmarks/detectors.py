@@ -6,7 +6,7 @@
 
 Inference takes one image, training four (a step of SGD with momentum). Both sides begin with a normalised batch made of
 the same uint8 pixels: torchvision's own resizing is left out. Weights are random but scaled so that some boxes pass the
-thresholds; how many each side found is printed, and must agree. Variants take turns, so that drift of the clock meets
+thresholds; how many each side found is printed, and must be nearly the same. Variants take turns, so that drift of the clock meets
 all alike; a ratio is the median, over the rounds, of torchvision's time (eager, contiguous) by the variant's: above 1
 the variant is faster.
 """
@@ -52,6 +52,8 @@ DEVIATIONS: Final = {"predictor.class_logits": 0.6, "head.class_logits": 0.45, "
 FCOS_DEVIATIONS: Final = {"head.class_logits": 0.65, "box_sides": 1.0}
 """Of the predictions, by the ends of their layers' names, so that some hundred of them pass the thresholds."""
 LEAST_ROUNDS: Final = 5
+SLACK: Final = 0.02
+"""By how much the numbers of boxes may differ: scores are rounded otherwise on a GPU."""
 BASE: Final = "torchvision"
 OURS: Final = "ours"
 """Variants with contiguous maps; the first is what the others are compared with."""
@@ -192,11 +194,13 @@ def race(steps: dict[str, Step], clock: Clock, seconds: float) -> dict[str, list
 
 
 def figures(times: dict[str, list[float]]) -> dict[str, dict[str, float]]:
-    """By variant: median milliseconds, and the median and the quartiles of its ratio to `BASE`."""
+    """By variant: median milliseconds, and the median and the quartiles of its ratio to `BASE`; the median of that to
+    torchvision's in the same layout, where there is one."""
     found = {}
     for name, values in times.items():
         ratios = [base / value for base, value in zip(times[BASE], values, strict=True)]
         low, middle, high = statistics.quantiles(ratios, n=4)
+        like = times.get(name.replace(OURS, BASE))
         found[name] = {
             "ms": statistics.median(values) * 1e3,
             "ratio": middle,
@@ -204,6 +208,8 @@ def figures(times: dict[str, list[float]]) -> dict[str, dict[str, float]]:
             "ratio_high": high,
             "rounds": len(values),
         }
+        if like is not None and name.startswith(OURS):
+            found[name]["ratio_like"] = statistics.median(a / b for a, b in zip(like, values, strict=True))
     return found
 
 
@@ -218,6 +224,8 @@ def compare(name: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     if not name.startswith("mask"):
         targets = Targets(targets.boxes, targets.labels, targets.valid)
     boxes = int(ours.eval().detect(one).valid.sum()), len(theirs.answer(one, None)[0]["boxes"])
+    if abs(boxes[0] - boxes[1]) > SLACK * boxes[1]:
+        raise SystemExit(f"{name}: {boxes[0]} boxes here and {boxes[1]} there: the two do not do the same work")
 
     variants: dict[str, nn.Module] = {
         BASE: theirs,
