@@ -6,9 +6,9 @@
 
 Inference takes one image, training four (a step of SGD with momentum). Both sides begin with a normalised batch made of
 the same uint8 pixels: torchvision's own resizing is left out. Weights are random but scaled so that some boxes pass the
-thresholds; how many each side found is printed, and must be nearly the same. Variants take turns, so that drift of the clock meets
-all alike; a ratio is the median, over the rounds, of torchvision's time (eager, contiguous) by the variant's: above 1
-the variant is faster.
+thresholds; how many each side found is printed, and must be nearly the same. Variants take turns, so that drift of the
+clock meets all alike; a ratio is the median, over the rounds, of torchvision's time (eager, contiguous) by the
+variant's: above 1 the variant is faster.
 """
 
 from __future__ import annotations
