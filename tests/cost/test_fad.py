@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from detsearch.arch.code import parse_detector, parse_network
+from detsearch.arch.presets import resolve
 from detsearch.build import build
 from detsearch.cost.count import count_cost
 
 SIZE = "1280x800"
-POOLED = "fpn(levels=2-3-4-5-6,extra_from=pool)"
 
 
 def test_fcos_with_a_searched_head() -> None:
@@ -40,11 +40,8 @@ def test_parameters_of_other_towers(fields: str, params: float) -> None:
 
 def test_mask_rcnn_with_cells_costs_what_it_did() -> None:
     """44.4 M parameters, and the MACs of Mask R-CNN within 2 % (the paper: 285 G and 287 G)."""
-    found = []
-    for mask in ("mask", "mask(tower=cellgroup)"):
-        spec = parse_detector(f"resnet50(stride_in=1x1)/{POOLED}/rpn/2fc(mask={mask})@{SIZE}")
-        found.append(count_cost(build(spec.network, 80), spec.input))
-    plain, celled = found
+    specs = (resolve(f"{name}_r50_fpn@{SIZE}") for name in ("mask_rcnn", "fad_mask_rcnn"))
+    plain, celled = (count_cost(build(spec.network, 80), spec.input) for spec in specs)
     assert celled.params / 1e6 == pytest.approx(44.4, rel=0.015)
     assert celled.macs == pytest.approx(plain.macs, rel=0.02)
 
