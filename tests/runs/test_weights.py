@@ -62,8 +62,10 @@ def test_every_tensor_has_its_place(name: str) -> None:
 )
 def test_same_detections(name: str, tmp_path: Path) -> None:
     """As published: norms frozen, labels that COCO left out never answer."""
+    torch.manual_seed(0)
     reference = own(name)
-    sizes, padded = [(64, 96)], (64, 96)
+    # Not smaller: norms with the statistics of six places magnify the rounding of scales beyond what is compared.
+    sizes, padded = [(128, 160)], (128, 160)
     batch, targets = noise(sizes, padded, torch.float32), random_targets([3], sizes, 80)
     given: list[dict[str, Any]] = [{"boxes": targets.boxes[0], "labels": targets.labels[0] + 1}]
     if name.startswith("mask"):
