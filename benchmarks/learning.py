@@ -16,6 +16,8 @@ import argparse
 import json
 import platform
 import statistics
+import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,6 +31,7 @@ from detsearch.arch.spec import DetectorSpec
 from detsearch.build import build
 from detsearch.data.loader import train_loader
 from detsearch.data.transforms import Augmentation
+from detsearch.intervals import mean_interval
 from detsearch.runs.data import load_split
 from detsearch.runs.score import score
 from detsearch.runtime.eager import EagerRuntime
@@ -71,32 +74,37 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="recipes/data/bccd.yaml")
     parser.add_argument("--runs", type=Path, default=Path("runs/learning"))
+    parser.add_argument("--detectors", nargs="+", choices=list(DETECTORS), default=list(DETECTORS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows = []
-    for seed in SEEDS:
-        for name in DETECTORS:
+    for seed in options.seeds:
+        for name in options.detectors:
             for code in ("detsearch", "torchvision"):
                 figures = run(name, code, seed, options.data, options.runs / f"{name}-{code}-{seed}")
                 rows.append({"detector": name, "code": code, "seed": seed, **figures})
                 print(json.dumps(rows[-1]), flush=True)
     summary = []
-    for name in DETECTORS:
+    for name in options.detectors:
         aps = {
             code: [row["ap"] for row in rows if (row["detector"], row["code"]) == (name, code)]
             for code in ("detsearch", "torchvision")
         }
         means = {code: statistics.mean(values) for code, values in aps.items()}
-        spread = max(max(values) - min(values) for values in aps.values())
-        apart = means["detsearch"] - means["torchvision"]
-        summary.append({"detector": name, "ap": means, "difference": apart, "spread_over_seeds": spread})
-        print(f"{name}: AP {means['detsearch']:.3f} here, {means['torchvision']:.3f} with torchvision's code; "
-              f"difference {apart:+.3f}, spread over seeds {spread:.3f}")  # fmt: skip
+        spreads = {code: max(values) - min(values) for code, values in aps.items()}
+        pairs = zip(aps["detsearch"], aps["torchvision"], strict=True)
+        apart = mean_interval([ours - theirs for ours, theirs in pairs])
+        assert apart is not None
+        summary.append({"detector": name, "ap": means, "spread": spreads, "difference": asdict(apart)})
+        half = "" if apart.half is None else f" +- {apart.half:.3f}"
+        print(f"{name}: AP {means['detsearch']:.3f} here, {means['torchvision']:.3f} with torchvision's code, spreads "
+              f"{spreads['detsearch']:.3f} and {spreads['torchvision']:.3f}; paired {apart.mean:+.3f}{half}")  # fmt: skip
     if options.out is not None:
         record = {
-            "command": f"python benchmarks/learning.py --out {options.out}",
-            "detectors": DETECTORS,
+            "command": " ".join(["python", *sys.argv]),
+            "detectors": {name: DETECTORS[name] for name in options.detectors},
             "settings": SETTINGS.model_dump(mode="json"),
             **provenance(),
             "threads": 1,
