@@ -99,8 +99,10 @@ def main() -> None:
         assert apart is not None
         summary.append({"detector": name, "ap": means, "spread": spreads, "difference": asdict(apart)})
         half = "" if apart.half is None else f" +- {apart.half:.3f}"
-        print(f"{name}: AP {means['detsearch']:.3f} here, {means['torchvision']:.3f} with torchvision's code, spreads "
-              f"{spreads['detsearch']:.3f} and {spreads['torchvision']:.3f}; paired {apart.mean:+.3f}{half}")  # fmt: skip
+        print(
+            f"{name}: AP {means['detsearch']:.3f} here, {means['torchvision']:.3f} with torchvision's code; spreads "
+            f"{spreads['detsearch']:.3f} and {spreads['torchvision']:.3f}, paired difference {apart.mean:+.3f}{half}"
+        )
     if options.out is not None:
         record = {
             "command": " ".join(["python", *sys.argv]),
