@@ -31,8 +31,8 @@ class Staged(Protocol):
 
 @runtime_checkable
 class PixelScaled(Protocol):
-    """What a backbone offers besides if its published weights were trained with statistics of pixels of their own, RGB
-    in 0..1, instead of those of `ops.pixels`."""
+    """What a backbone offers besides where its published weights say which statistics of pixels, RGB in 0..1, they were
+    trained with; others take those of `ops.pixels`."""
 
     pixel_mean: tuple[float, float, float]
     pixel_std: tuple[float, float, float]

@@ -27,7 +27,6 @@ def test_text_there_and_back(text: str) -> None:
 
 def test_fields() -> None:
     assert parse_module("rpn(width=64,depth=2)") == RPNSpec(width=64, depth=2)
-    assert parse_module("2fc(conv_width=64,norm=bn)") == TwoFCSpec()
     assert parse_module("2fc(convs=4,conv_width=64,mask=mask)") == TwoFCSpec(convs=4, conv_width=64, mask=MaskSpec())
 
 

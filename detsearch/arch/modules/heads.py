@@ -19,6 +19,7 @@ from detsearch.arch.modules.fields import (
 from detsearch.arch.modules.masks import MaskSpec
 from detsearch.arch.modules.towers import CellTowersSpec
 from detsearch.arch.spec import ModuleSpec
+from detsearch.errors import SpecError
 
 BoxLoss = Literal["l1", "giou"]
 
@@ -78,8 +79,8 @@ class TwoFCSpec(ModuleSpec):
     2017, sec. 4.2).
 
     `fcs` fully connected layers of `width` units behind `convs` 3x3 convolutions of `conv_width` channels, each with
-    `norm` (the fully connected ones have none; without convolutions both are at their defaults, whatever was said);
-    `mask` draws the objects' masks.
+    `norm` (the fully connected ones have none; without convolutions both say nothing and keep their defaults); `mask`
+    draws the objects' masks.
     """
 
     width: int = 1024
@@ -95,9 +96,9 @@ class TwoFCSpec(ModuleSpec):
         within("convs", self.convs, 0, 16)
         within("conv_width", self.conv_width, 8, 2048)
         among("norm", self.norm, LayerNorm)
-        if not self.convs:  # one network has one text
-            object.__setattr__(self, "conv_width", TwoFCSpec.conv_width)
-            object.__setattr__(self, "norm", TwoFCSpec.norm)
+        for name in ("conv_width", "norm") if not self.convs else ():
+            if (value := getattr(self, name)) != (default := getattr(TwoFCSpec, name)):
+                raise SpecError(name, f"{default} without convolutions", str(value), "leave it out, or set convs")
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,8 @@ class _Align(torch.autograd.Function):
         images, channels, height, width = ctx.shape
         again = torch.is_grad_enabled()  # the gradient itself is to be differentiated: torchvision's cannot be
         if again or (gradient.device.type == "cpu" and height * width <= MOST_PLACES):
-            back = spread(gradient, rois, scale, sampling, ctx.shape)
+            with torch.autocast(gradient.device.type, enabled=False):  # shares of a place need their precision
+                back = spread(gradient, rois, scale, sampling, ctx.shape)
         else:
             back = torch.ops.torchvision._roi_align_backward(
                 gradient, rois, scale, size, size, images, channels, height, width, sampling, False

@@ -56,6 +56,23 @@ def test_in_parts_and_by_torchvision(name: str, value: int, monkeypatch: pytest.
     torch.testing.assert_close(*gradients)
 
 
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
+def test_in_float32_and_under_autocast(memory: torch.memory_format) -> None:
+    """As trainings have it; a backward pass within autocast loses nothing either."""
+    generator = torch.Generator().manual_seed(0)
+    rois = _rois(10, 2, generator).float()
+    start = torch.randn((2, 3, 9, 13), generator=generator).contiguous(memory_format=memory)
+    weight = torch.randn((10, 3, 4, 4), generator=generator)
+    gradients = []
+    for function in (align, roi_align):
+        level = start.clone().requires_grad_()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            (function(level, rois, 4, 0.25, 2) * weight).sum().backward()
+        assert level.grad is not None
+        gradients.append(level.grad)
+    torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-5)
+
+
 def test_the_gradient_can_be_differentiated() -> None:
     generator = torch.Generator().manual_seed(0)
     rois = _rois(4, 2, generator)
