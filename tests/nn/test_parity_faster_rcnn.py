@@ -99,7 +99,11 @@ def sample_evenly(reference: nn.Module, detector: Detector, samples: dict[str, t
     detector.head.sampler = EvenSampler(*samples["roi_heads"])  # type: ignore[attr-defined]
 
 
-@pytest.fixture(scope="module", params=[("v1", 0), ("v1", 1), ("v2", 0), ("v2", 1)], ids=lambda p: f"{p[0]}-{p[1]}")
+# Not seed 2 of v1: two narrow proposals, pooled alike, have equal scores there, which have no order at torchvision's.
+# Nor seed 3: it proposes no region of P4.
+@pytest.fixture(
+    scope="module", params=[("v1", 0), ("v1", 1), ("v1", 4), ("v2", 0), ("v2", 1)], ids=lambda p: f"{p[0]}-{p[1]}"
+)
 def exact(request: pytest.FixtureRequest) -> tuple[nn.Module, Detector]:
     form, seed = request.param
     reference = faster_rcnn(form, seed)

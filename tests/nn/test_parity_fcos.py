@@ -89,7 +89,7 @@ def twin_of(reference: nn.Module, network: str) -> Detector:
 
 @pytest.fixture(
     scope="module",
-    params=[("fcos", 0), ("fcos", 1), ("retinanet_v2", 0), ("retinanet_v2", 1)],
+    params=[("fcos", 0), ("fcos", 1), ("fcos", 2), ("retinanet_v2", 0), ("retinanet_v2", 1)],
     ids=lambda p: f"{p[0]}-{p[1]}",
 )
 def exact(request: pytest.FixtureRequest) -> tuple[str, nn.Module, Detector]:

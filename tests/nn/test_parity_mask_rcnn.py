@@ -3,6 +3,7 @@ state, same preprocessed batch and same samples give the same detections, masks,
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -220,10 +221,15 @@ def test_names_there_and_back(form: str) -> None:
 
 
 def test_the_published_file_has_older_names() -> None:
+    """Those of Faster R-CNN's too: of the pyramid, of the proposals' convolution, and of the masks'."""
     state = _mask_rcnn("v1", 0).state_dict()
-    old = {
-        key.replace("mask_head.0.0.", "mask_head.mask_fcn1.").replace("mask_head.3.0.", "mask_head.mask_fcn4."): value
-        for key, value in state.items()
-    }
-    assert old.keys() != state.keys()
-    assert from_torchvision(old).keys() == from_torchvision(state).keys()
+    old = {}
+    for key, value in state.items():
+        key = re.sub(r"(inner|layer)_blocks\.(\d)\.0\.", r"\1_blocks.\2.", key).replace(
+            "rpn.head.conv.0.0.", "rpn.head.conv."
+        )
+        old[re.sub(r"mask_head\.(\d)\.0\.", lambda found: f"mask_head.mask_fcn{int(found[1]) + 1}.", key)] = value
+    assert sum(key not in state for key in old) == 2 * (8 + 1 + 4)
+    expected, found = from_torchvision(state), from_torchvision(old)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
