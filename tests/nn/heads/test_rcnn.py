@@ -22,12 +22,13 @@ from tests.nn.scenes import random_targets
 MAPS = FeatureSpec.of((2, 4), (8, 8))
 SIZES = [(60, 64), (64, 50)]
 WEIGHTS = (10.0, 10.0, 5.0, 5.0)
-SLIM: dict[str, Any] = {"width": 16, "conv_width": 8}
+SLIM: dict[str, Any] = {"width": 16}
 
 
 def _head(norm: Norm = "bn", features: FeatureSpec = MAPS, **fields: Any) -> RCNNHead:
     torch.manual_seed(0)
-    return build_2fc(TwoFCSpec(**{**SLIM, **fields}), features=features, num_classes=3, norm=norm)
+    slim = {**SLIM, "conv_width": 8} if "convs" in fields else SLIM
+    return build_2fc(TwoFCSpec(**{**slim, **fields}), features=features, num_classes=3, norm=norm)
 
 
 def _input(
