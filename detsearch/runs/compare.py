@@ -16,7 +16,7 @@ from detsearch.cost.latency import device_name
 from detsearch.errors import RecipeError, ResourceError, SpecError, StudyError
 from detsearch.files import write_json
 from detsearch.intervals import Interval, mean_interval
-from detsearch.runs.device import cpus, resolve_device
+from detsearch.runs.device import resolve_device, threads_each
 from detsearch.runs.found import arm_fields
 from detsearch.runs.heads import search_head
 from detsearch.runs.inspect import describe, measure_latency
@@ -153,7 +153,7 @@ def _run_all(
             case Unusable():
                 lacking.append(event.error)
 
-    executor = ProcessExecutor([device] * recipe.workers, threads=max(1, cpus() // recipe.workers), preload=PRELOAD)
+    executor = ProcessExecutor([device] * recipe.workers, threads=threads_each(recipe.workers), preload=PRELOAD)
     with Stop() as stop, closing(executor):
         while todo or executor.running():
             if stop.requested() or lacking:

@@ -47,3 +47,12 @@ def several(device: str, count: int, where: str = "devices") -> tuple[str, ...]:
 def cpus() -> int:
     """CPUs that this process may use, where the system tells; a container may have fewer than the machine."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def threads_each(processes: int = 1) -> int:
+    """CPU threads for each of so many processes that work at once: an equal share of `cpus`, and no more than the
+    variable OMP_NUM_THREADS allows. On a machine that others use too, more threads than free cores wait for each other
+    most of the time."""
+    share = max(1, cpus() // processes)
+    asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return min(share, int(asked)) if asked.isascii() and asked.isdigit() and int(asked) else share

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from detsearch.errors import RecipeError
-from detsearch.runs.device import cpus, resolve_device, several
+from detsearch.runs.device import resolve_device, several, threads_each
 from detsearch.runs.settings import ExecutionSettings, SearchRecipe
 from detsearch.search.execution.base import Executor
 from detsearch.search.execution.processes import ProcessExecutor
@@ -43,7 +43,7 @@ def make_executor(settings: ExecutionSettings, device: str, devices: int = 1) ->
             time_limit=limit,
             preload=PRELOAD,
         )
-    threads = max(1, cpus() // settings.workers)
+    threads = threads_each(settings.workers)
     slots = [device] * settings.workers
     if devices > 1:
         slots = list(several(device, devices * settings.workers, "devices times execution.workers")[::devices])

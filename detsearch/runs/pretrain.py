@@ -24,7 +24,7 @@ from detsearch.nn.backbones.weights import IMAGENET as PUBLISHED
 from detsearch.nn.backbones.weights import load_pretrained
 from detsearch.nn.classifier import Classifier
 from detsearch.nn.freezing import first_stages
-from detsearch.runs.device import cpus, resolve_device, several
+from detsearch.runs.device import resolve_device, several, threads_each
 from detsearch.runs.fit import check_norm, on_devices, share_of, with_batch
 from detsearch.runs.inspect import CATEGORIES
 from detsearch.runs.interrupt import Stop
@@ -68,7 +68,7 @@ def pretrain(
             images.check()
     prepare_folder(folder, _located(recipe), _same)
     with Stop() as stop:
-        context = TrialContext(folder=folder, device=device, threads=cpus(), should_stop=stop.requested)
+        context = TrialContext(folder=folder, device=device, threads=threads_each(), should_stop=stop.requested)
         trained = _fit(recipe, train_set, val_set, devices, context, progress)
     write_state(folder / BACKBONE, trained.model.get_submodule("backbone").state_dict())
     found = {

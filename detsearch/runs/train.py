@@ -14,7 +14,7 @@ from detsearch.cost.latency import device_name
 from detsearch.errors import RecipeError
 from detsearch.files import write_json
 from detsearch.runs.checks import check_run, load_splits
-from detsearch.runs.device import cpus, resolve_device, several
+from detsearch.runs.device import resolve_device, several, threads_each
 from detsearch.runs.fit import fit, score_with
 from detsearch.runs.identity import deciding, located
 from detsearch.runs.interrupt import Stop
@@ -54,7 +54,7 @@ def train_recipe(
     prepare_folder(folder, located(recipe), _same)
     with Stop() as stop:
         context = replace(
-            within or TrialContext(folder=folder, threads=cpus(), should_stop=stop.requested),
+            within or TrialContext(folder=folder, threads=threads_each(), should_stop=stop.requested),
             folder=folder,
             device=device,
         )

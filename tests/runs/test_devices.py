@@ -11,7 +11,7 @@ from torch import Tensor
 
 from detsearch.errors import RecipeError, ResourceError
 from detsearch.runs import device as devices
-from detsearch.runs.device import several
+from detsearch.runs.device import several, threads_each
 from detsearch.runs.execution import make_executor
 from detsearch.runs.recipe import load_recipe
 from detsearch.runs.settings import SearchRecipe, TrainRecipe
@@ -137,3 +137,28 @@ def test_trials_side_by_side_have_devices_of_their_own(monkeypatch: pytest.Monke
         executor.close()
     with pytest.raises(ResourceError, match=r"devices times execution\.workers: expected at most 4"):
         make_executor(execution, "cuda:0", 3)
+
+
+@pytest.mark.parametrize(
+    ("cores", "processes", "variable", "threads"),
+    [
+        (8, 2, None, 4),
+        (8, 3, None, 2),
+        (2, 4, None, 1),
+        (8, 2, "1", 1),
+        (8, 2, "3", 3),
+        (8, 2, "16", 4),
+        (8, 1, "6,2", 6),
+        (8, 2, "0", 4),
+        (8, 2, "many", 4),
+        (8, 2, "", 4),
+    ],
+)
+def test_processes_share_the_cores_and_heed_the_limit_on_threads(
+    cores: int, processes: int, variable: str | None, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "cpus", lambda: cores)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", variable)
+    assert threads_each(processes) == threads
