@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import typer
 from rich.console import Console
 
 stdout = Console(highlight=False, soft_wrap=True)
@@ -20,6 +24,18 @@ def say(text: str = "") -> None:
 def log(text: str, *, error: bool = False) -> None:
     """A line about the run."""
     stderr.print(text, markup=False, style="bold red" if error and stderr.is_terminal else None)
+
+
+@contextmanager
+def resumable(folder: Path) -> Iterator[None]:
+    """A run in `folder` that saves when it is interrupted: how it goes on, and exit status 130."""
+    from detsearch.search.trial import TrialInterrupted
+
+    try:
+        yield
+    except TrialInterrupted as stopped:
+        log(f"detsearch: {stopped}; saved in {folder}; repeat the command to go on")
+        raise typer.Exit(130) from None
 
 
 def print_json(value: Any) -> None:

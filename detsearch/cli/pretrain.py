@@ -9,7 +9,7 @@ import typer
 
 from detsearch.arch.spec import Norm
 from detsearch.cli import options
-from detsearch.cli.output import log, print_json, quantity, say, stderr
+from detsearch.cli.output import log, print_json, quantity, resumable, say, stderr
 from detsearch.errors import RecipeError
 
 
@@ -53,7 +53,6 @@ def pretrain(
     from detsearch.runs.pretrain_recipe import PretrainRecipe
     from detsearch.runs.recipe import load_recipe
     from detsearch.runs.search import code_of_trial
-    from detsearch.search.trial import TrialInterrupted
     from detsearch.training.progress import progress_on
 
     if (study is None) != (trial is None):
@@ -73,11 +72,8 @@ def pretrain(
         "seed": seed,
     }
     chosen = load_recipe(PretrainRecipe, recipe, settings or (), values)
-    try:
+    with resumable(out):
         found = run(chosen, out, progress=progress_on(stderr), tell=log)
-    except TrialInterrupted as stopped:
-        log(f"detsearch: {stopped}; saved in {out}; repeat the command to go on")
-        raise typer.Exit(130) from None
     if json:
         print_json(found)
         return

@@ -9,7 +9,7 @@ import typer
 
 from detsearch.arch.spaces.modular import MODULES
 from detsearch.cli import options
-from detsearch.cli.output import log, print_json, say, stderr
+from detsearch.cli.output import log, print_json, resumable, say, stderr
 from detsearch.errors import RecipeError, StudyError
 from detsearch.runs.settings import SearchRecipe
 from detsearch.yamlfile import read_yaml
@@ -194,7 +194,6 @@ def head(
     from detsearch.runs.heads import DETECTOR, search_head
     from detsearch.runs.recipe import load_recipe
     from detsearch.runs.settings import HeadSearchRecipe
-    from detsearch.search.trial import TrialInterrupted
     from detsearch.training.progress import progress_on
 
     chosen = load_recipe(
@@ -203,11 +202,8 @@ def head(
         settings or (),
         {"detector": detector, "data.file": data, "cells.iterations": iterations, "device": device, "seed": seed},
     )
-    try:
+    with resumable(out):
         found = search_head(chosen, out, progress=progress_on(stderr), warn=log)
-    except TrialInterrupted as stopped:
-        log(f"detsearch: {stopped}; saved in {out}; repeat the command to go on")
-        raise typer.Exit(130) from None
     report = write_head_report(out, found)
     if json:
         print_json({**found.facts, "folder": str(out), "file": str(out / DETECTOR), "report": str(report)})

@@ -9,7 +9,7 @@ import typer
 
 from detsearch.arch.spec import Norm
 from detsearch.cli import options
-from detsearch.cli.output import log, print_json, say, stderr
+from detsearch.cli.output import print_json, resumable, say, stderr
 from detsearch.cli.tables import accuracy_lines
 from detsearch.errors import RecipeError
 
@@ -51,7 +51,6 @@ def train(
     from detsearch.runs.search import recipe_of_trial
     from detsearch.runs.settings import TrainRecipe
     from detsearch.runs.train import train_recipe
-    from detsearch.search.trial import TrialInterrupted
     from detsearch.training.progress import progress_on
     from detsearch.types import InputSize
 
@@ -75,11 +74,8 @@ def train(
     if input is not None:
         spec = resolve(chosen.detector, InputSize.parse(input))
         chosen = chosen.model_copy(update={"detector": format_detector(spec)})
-    try:
+    with resumable(out):
         found = train_recipe(chosen, out, progress=progress_on(stderr))
-    except TrialInterrupted as stopped:
-        log(f"detsearch: {stopped}; saved in {out}; repeat the command to go on")
-        raise typer.Exit(130) from None
     if json:
         print_json(found)
         return

@@ -22,6 +22,14 @@ from detsearch.nn.torchvision_weights import from_torchvision
 
 BODY = "basicblock_16_1-2-2-2(stem=7x7)"
 """The slim detectors' backbone."""
+CASES = {
+    "landscape": ([(96, 160)], (96, 160)),
+    "portrait": ([(150, 90)], (160, 96)),
+    "tiny": ([(64, 50)], (64, 64)),
+    "no multiple of 32": ([(101, 133)], (101, 133)),
+    "four of different sizes": ([(90, 128), (96, 101), (70, 128), (96, 64)], (96, 128)),
+}
+"""Batches of the slim detectors: heights and widths of the images, and of the tensor."""
 
 
 class SlimBackbone(nn.Module):

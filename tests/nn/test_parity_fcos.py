@@ -18,6 +18,7 @@ from detsearch.nn.detector import Detector
 from detsearch.nn.torchvision_weights import from_torchvision, to_torchvision
 from tests.nn.parity import (
     BODY,
+    CASES,
     SlimBackbone,
     answers,
     as_lists,
@@ -45,13 +46,6 @@ NAMES = {
 DEVIATIONS = {"cls_logits": 1.0, "bbox_reg": 1.0, "bbox_ctrness": 1.0}
 V2_DEVIATIONS = {**DEVIATIONS, "bbox_reg": 0.2}
 THRESHOLD = 0.3
-CASES = {
-    "landscape": ([(96, 160)], (96, 160)),
-    "portrait": ([(150, 90)], (160, 96)),
-    "tiny": ([(64, 50)], (64, 64)),
-    "no multiple of 32": ([(101, 133)], (101, 133)),
-    "four of different sizes": ([(90, 128), (96, 101), (70, 128), (96, 64)], (96, 128)),
-}
 
 
 def slim(form: str) -> nn.Module:

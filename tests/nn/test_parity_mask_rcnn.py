@@ -19,6 +19,7 @@ from detsearch.nn.structures import Targets
 from detsearch.nn.torchvision_weights import from_torchvision, to_torchvision
 from tests.nn.parity import (
     BODY,
+    CASES,
     EvenSampler,
     SlimBackbone,
     TheirEvenSampler,
@@ -51,13 +52,6 @@ NAMES = {
     "mask": "loss_mask",
 }
 DEVIATIONS = {"rpn.head.bbox_pred": 0.2, "cls_score": 1.5}
-CASES = {
-    "landscape": ([(96, 160)], (96, 160)),
-    "portrait": ([(150, 90)], (160, 96)),
-    "tiny": ([(64, 50)], (64, 64)),
-    "no multiple of 32": ([(101, 133)], (101, 133)),
-    "four of different sizes": ([(90, 128), (96, 101), (70, 128), (96, 64)], (96, 128)),
-}
 
 
 def _mask_rcnn(form: str, seed: int) -> nn.Module:
