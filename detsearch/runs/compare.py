@@ -65,24 +65,9 @@ def compare(recipe: CompareRecipe, folder: Path, *, tell: Callable[[str], None] 
     RecipeError for an arm that cannot be, before time is spent; TrialInterrupted after Ctrl-C, the runs' state saved;
     ResourceError where the machine lacks something. An arm that fails ends nothing but itself.
     """
-    kind = TrainRecipe if recipe.kind == "train" else HeadSearchRecipe
-    arms = {name: arm_fields(name, fields) for name, fields in recipe.arms.items()}
-    size = None if recipe.input is None else InputSize.parse(recipe.input)
-    runs: dict[str, tuple[str, int, Run]] = {}
-    for seed in recipe.seeds:
-        for name, fields in arms.items():
-            raw = copy.deepcopy(recipe.base)
-            for field, value in {**fields, "seed": seed}.items():
-                put(raw, field, value)
-            run = override(kind, raw, (), None, f"arm {name}")
-            assert isinstance(run, TrainRecipe | HeadSearchRecipe)
-            try:
-                detector = format_detector(resolve(run.detector, size))
-            except SpecError as error:
-                raise RecipeError(f"arm {name}", "a detector", f"{run.detector!r} ({error})") from None
-            runs[f"{name}-{seed}"] = name, seed, run.model_copy(update={"detector": detector})
+    runs = runs_of(recipe)
     _prepare_folder(folder, recipe)
-    devices = {resolve_device(run.device) for _, _, run in runs.values()}
+    devices = {resolve_device(run.device) for run in runs.values()}
     if len(devices) > 1:
         raise RecipeError("arms", "one device for all", ", ".join(sorted(devices)))
     device = devices.pop()
@@ -110,10 +95,32 @@ def compare(recipe: CompareRecipe, folder: Path, *, tell: Callable[[str], None] 
                     )
                     for name in names
                 },
-                {} if one is None else _costs(folder, one, recipe, runs[one.name][2], device),
+                {} if one is None else _costs(folder, one, recipe, runs[one.name], device),
             )
         )
     return Comparison(tuple(rows), names, failed, device_name(device))
+
+
+def runs_of(recipe: CompareRecipe) -> dict[str, Run]:
+    """The recipes of all runs by their names, ``ARM-SEED``, all arms of a seed before the next seed. RecipeError for an
+    arm that cannot be."""
+    kind = TrainRecipe if recipe.kind == "train" else HeadSearchRecipe
+    arms = {name: arm_fields(name, fields) for name, fields in recipe.arms.items()}
+    size = None if recipe.input is None else InputSize.parse(recipe.input)
+    runs: dict[str, Run] = {}
+    for seed in recipe.seeds:
+        for name, fields in arms.items():
+            raw = copy.deepcopy(recipe.base)
+            for field, value in {**fields, "seed": seed}.items():
+                put(raw, field, value)
+            run = override(kind, raw, (), None, f"arm {name}")
+            assert isinstance(run, TrainRecipe | HeadSearchRecipe)
+            try:
+                detector = format_detector(resolve(run.detector, size))
+            except SpecError as error:
+                raise RecipeError(f"arm {name}", "a detector", f"{run.detector!r} ({error})") from None
+            runs[f"{name}-{seed}"] = run.model_copy(update={"detector": detector})
+    return runs
 
 
 def run_arm(run: TrainRecipe | HeadSearchRecipe, context: TrialContext) -> None:
@@ -130,7 +137,7 @@ def run_arm(run: TrainRecipe | HeadSearchRecipe, context: TrialContext) -> None:
 def _run_all(
     recipe: CompareRecipe,
     folder: Path,
-    runs: Mapping[str, tuple[str, int, Run]],
+    runs: Mapping[str, Run],
     device: str,
     tell: Callable[[str], None],
 ) -> dict[str, str]:
@@ -162,7 +169,7 @@ def _run_all(
             while todo and len(executor.running()) < executor.slots():
                 number = todo.pop(0)
                 tell(f"{keys[number]}: begun")
-                executor.submit(number, folder / keys[number], run_arm, (runs[keys[number]][2],))
+                executor.submit(number, folder / keys[number], run_arm, (runs[keys[number]],))
             executor.poll(heard, 0.2)
         if lacking:
             raise lacking[0]

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import copy
 import json
 from dataclasses import fields
 from pathlib import Path
@@ -11,8 +10,9 @@ import yaml
 from detsearch.errors import RecipeError, ResourceError
 from detsearch.evaluation.coco import Accuracy
 from detsearch.evaluation.voc import VocAccuracy
+from detsearch.runs.compare import runs_of
 from detsearch.runs.pretrain_recipe import PretrainRecipe
-from detsearch.runs.recipe import builtin, load_recipe, override, to_yaml, write_recipe
+from detsearch.runs.recipe import builtin, load_recipe, to_yaml, write_recipe
 from detsearch.runs.settings import (
     COSTS,
     FIGURES,
@@ -25,7 +25,7 @@ from detsearch.runs.settings import (
 from detsearch.search.objective import OF_MASKS
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
-FOUND = ("checkpoint", "study", "trial", "front")
+FOUND = {"checkpoint", "study", "trial", "front"}
 """What may stand for the detector of an arm; it is read when the comparison is made."""
 
 
@@ -168,10 +168,15 @@ def test_recipes_of_the_project_are_valid() -> None:
         missing = [setting for field, setting in wanted.items() if f"{field}:" not in text]  # given with the command
         recipe = load_recipe(kind, path, missing)
         if isinstance(recipe, CompareRecipe):
-            arm_kind = TrainRecipe if recipe.kind == "train" else HeadSearchRecipe
-            for fields in recipe.arms.values():
-                own = {field: value for field, value in fields.items() if field not in FOUND}
-                override(arm_kind, copy.deepcopy({"detector": "E0", **recipe.base}), (), own)
+            # What is found by a search is not here; a known detector stands in its place.
+            arms = {
+                name: {"detector": "E0", **{field: value for field, value in fields.items() if field not in FOUND}}
+                if FOUND & fields.keys()
+                else fields
+                for name, fields in recipe.arms.items()
+            }
+            runs = runs_of(recipe.model_copy(update={"arms": arms}))
+            assert len(runs) == len(recipe.arms) * len(recipe.seeds)
 
 
 def test_unwritable_folder_is_one_line(tmp_path: Path) -> None:
