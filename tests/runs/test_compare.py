@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from detsearch.cli.main import MENDABLE, OK, run
 from detsearch.errors import RecipeError, StudyError
 from detsearch.report.comparison import markdown_comparison
-from detsearch.runs.compare import Comparison, compare
+from detsearch.runs.compare import compare
+from detsearch.runs.comparison import Comparison, Row, Spread
 from detsearch.runs.recipe import load_recipe, override
 from detsearch.runs.settings import CompareRecipe
 from tests.runs.conftest import FINDING
@@ -34,7 +36,7 @@ def test_arms_over_seeds(tmp_path: Path, data_file: Path) -> None:
     chosen = recipe(data_file, workers=2, latency=True)
     found = compare(chosen, tmp_path / "out", tell=told.append)
     assert [row.arm for row in found.rows] == ["plain", "longer"]
-    assert [row.seeds for row in found.rows] == [2, 2]
+    assert [list(row.detectors) for row in found.rows] == [[0, 1], [0, 1]]
     assert found.names == ("val ap", "val ap50", "test ap", "test ap50")
     for row in found.rows:
         scores = [json.loads((tmp_path / "out" / f"{row.arm}-{seed}" / "metrics.json").read_text()) for seed in (0, 1)]
@@ -42,8 +44,8 @@ def test_arms_over_seeds(tmp_path: Path, data_file: Path) -> None:
         figure = row.figures["test ap50"]
         assert figure is not None
         assert figure.mean == pytest.approx(sum(s["scores"]["test"]["ap50"] for s in scores) / 2)
-        assert row.detector == scores[0]["code"]
-        assert row.costs["latency_ms"] > 0
+        assert row.detectors == {0: scores[0]["code"], 1: scores[1]["code"]}
+        assert row.costs["latency_ms"].least > 0
     plain, longer = (row.figures["val ap"] for row in found.rows)
     difference = found.rows[1].differences["val ap"]
     assert plain is not None and longer is not None and difference is not None  # noqa: PT018
@@ -89,13 +91,13 @@ def test_heads_are_searched_then_trained(tmp_path: Path, data_file: Path) -> Non
     found = compare(recipe(data_file, kind="head", base=base, arms=arms, seeds=[0]), tmp_path)
     assert found.names == ("val ap", "val ap50")
     assert not found.failed
-    assert all("fcos(tower=cells(" in row.detector for row in found.rows)
+    assert all("fcos(tower=cells(" in code for row in found.rows for code in row.detectors.values())
 
 
 def test_an_arm_that_fails_ends_itself(tmp_path: Path, data_file: Path) -> None:
     arms = {"plain": {}, "wild": {"training.lr": 100.0, "training.clip_norm": None, "training.warmup_steps": 0}}
     found = compare(recipe(data_file, arms=arms, seeds=[0]), tmp_path)
-    assert found.rows[0].seeds == 1
+    assert list(found.rows[0].detectors) == [0]
     if found.failed:
         assert "finite" in found.failed["wild-0"] or "nan" in found.failed["wild-0"]
         assert "wild-0 failed" in markdown_comparison(found)
@@ -133,6 +135,57 @@ def test_arms_that_cannot_be_end_before_time_is_spent(
     assert not (tmp_path / "out").exists()
 
 
+def test_columns_show_what_arms_are_made_of(tmp_path: Path, data_file: Path) -> None:
+    arms = {"a": {}, "b": {"training.batch": 2, "training.base_batch": 4, "training.lr": 0.02}}
+    chosen = recipe(data_file, arms=arms, seeds=[0], columns=["norm", "training.batch", "lr", "weights"])
+    found = compare(chosen, tmp_path / "out")
+    first, _, _, second = markdown_comparison(found).splitlines()
+    assert first.startswith("| arm | norm | training.batch | lr | weights | val ap |")
+    assert second.startswith("| b | gn | 2 | 0.01 | none |"), "half the images, half the learning rate"
+    assert [row.settings["training.batch"] for row in found.rows] == ["4", "2"]
+
+
+def test_a_column_that_is_not_there_ends_before_time_is_spent(tmp_path: Path, data_file: Path) -> None:
+    with pytest.raises(RecipeError, match=r"columns: .*training\.rate"):
+        compare(recipe(data_file, columns=["training.rate"]), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_arm_of_different_detectors_shows_the_range_of_their_costs() -> None:
+    """As arms that search have them: one for each seed."""
+    row = Row(
+        arm="searched",
+        settings={},
+        figures={},
+        differences={},
+        costs={"macs": Spread.of([2e9, 4e9, 3e9]), "params": Spread.of([1e6, 1e6, 1e6])},
+        detectors={0: "x", 1: "y", 2: "x"},
+    )
+    plain = Row("plain", {}, {}, {}, {"macs": Spread.of([5e9]), "search_seconds": Spread.of([1800.0])}, {0: "z"})
+    text = markdown_comparison(Comparison((plain, row), (), {}, "a device")).splitlines()
+    assert text[0] == "| arm | M parameters | GMACs | hours of search | seeds | detector |"
+    assert text[2] == "| plain | - | 5 | 0.5 | 1 | `z` |"
+    assert text[3] == "| searched | 1 | 3 (2 to 4) | - | 3 | 2 different |"
+    assert text[5:] == ["- searched, seed 0: `x`", "- searched, seed 1: `y`", "- searched, seed 2: `x`"]
+
+
+def test_what_a_search_warns_of_is_told(tmp_path: Path, data_file: Path) -> None:
+    """Two images, so that a half has one, without some of the classes."""
+    few = yaml.safe_load(data_file.read_text())
+    few["splits"]["train"]["images"] = 2
+    data_file.write_text(yaml.safe_dump(few))
+    base = {
+        "detector": HEAD,
+        "data": {"file": str(data_file)},
+        "device": "cpu",
+        "cells": {"iterations": 1, "check": 1, "batch": 1, "operations": "rf5", "stop": False},
+        "training": {"epochs": 1, "batch": 2},
+    }
+    told: list[str] = []
+    compare(recipe(data_file, kind="head", base=base, arms={"a": {}}, seeds=[0]), tmp_path / "out", tell=told.append)
+    assert any(line.startswith("a-0: the half of the ") and "has no object of" in line for line in told), told
+
+
 def test_another_comparison_in_the_folder_is_refused(
     tmp_path: Path, data_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -150,7 +203,7 @@ def test_another_comparison_in_the_folder_is_refused(
 
 def test_a_recipe_as_written_is_read_again(tmp_path: Path, data_file: Path) -> None:
     found: Comparison = compare(recipe(data_file, arms={"plain": {}}, seeds=[0]), tmp_path / "out")
-    assert found.rows[0].seeds == 1
+    assert list(found.rows[0].detectors) == [0]
     assert load_recipe(CompareRecipe, tmp_path / "out" / "recipe.yaml") == recipe(
         data_file, arms={"plain": {}}, seeds=[0]
     )

@@ -1,0 +1,168 @@
+"""What the runs of a comparison found, put together over seeds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Self, TypeAlias
+
+from detsearch.arch.presets import resolve
+from detsearch.cost.latency import device_name
+from detsearch.errors import RecipeError, StudyError
+from detsearch.files import write_json
+from detsearch.intervals import Interval, mean_interval
+from detsearch.runs.inspect import describe, measure_latency
+from detsearch.runs.settings import CompareRecipe, HeadSearchRecipe, TrainRecipe
+from detsearch.runs.train import METRICS
+
+COSTS: Final = "costs.json"
+NORM, RATE = "norm", "lr"
+"""Columns that are no fields of a recipe: the detector's norm, and the learning rate that its batch makes of it."""
+SEARCHED: Final = ("transformations", "search_seconds", "search_peak_bytes")
+"""What a search of a head says of itself, beside what its detector costs."""
+
+Arm: TypeAlias = TrainRecipe | HeadSearchRecipe
+"""The recipe of one run."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A mean, and the least and the most."""
+
+    mean: float
+    least: float
+    most: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Self:
+        return cls(sum(values) / len(values), min(values), max(values))
+
+
+@dataclass(frozen=True)
+class Row:
+    """An arm: its `settings`, as the recipe's columns ask for them; its figures, by name (``test ap``), over the seeds
+    that are done, and their differences from the first arm's at equal seeds, None where there is nothing, and for the
+    first arm no differences; what its detectors cost, and its searches did; and its detectors, by seed."""
+
+    arm: str
+    settings: Mapping[str, str]
+    figures: Mapping[str, Interval | None]
+    differences: Mapping[str, Interval | None]
+    costs: Mapping[str, Spread]
+    detectors: Mapping[int, str]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All arms in the recipe's order, and what failed, by run."""
+
+    rows: tuple[Row, ...]
+    names: tuple[str, ...]
+    failed: Mapping[str, str]
+    device: str
+
+
+def column(run: Arm, field: str) -> str:
+    """What a run's recipe says in a field (dotted path, `NORM` or `RATE`), as text. RecipeError where there is none."""
+    if field == NORM:
+        return str(resolve(run.detector).network.norm)
+    if field == RATE:
+        return "auto" if run.training.batch == 0 else f"{run.training.scaled_lr:g}"
+    value: Any = run.model_dump(mode="json")
+    for name in field.split("."):
+        if not isinstance(value, dict) or name not in value:
+            known = f"a field of the arms' recipes, such as training.batch, or {NORM} or {RATE}"
+            raise RecipeError("columns", known, field)
+        value = value[name]
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def collect(
+    recipe: CompareRecipe,
+    runs: Mapping[str, Arm],
+    finished: Mapping[str, Path],
+    searched: Mapping[str, Path],
+    failed: Mapping[str, str],
+    device: str,
+    kept: Path,
+) -> Comparison:
+    """Put together what is done of `runs` (by ``ARM-SEED``), whose trainings are in the folders `finished`, and whose
+    searches of heads, if any, wrote the files `searched`. What detectors cost is counted, and measured on `device` if
+    the recipe wants latencies, once: it is `kept` in a file."""
+    metrics = {key: _read(path / METRICS) for key, path in finished.items() if (path / METRICS).exists()}
+    scores = {key: _scores(found, recipe) for key, found in metrics.items()}
+    names = tuple(dict.fromkeys(name for found in scores.values() for name in found))
+    first, rows = next(iter(recipe.arms)), []
+    for arm in recipe.arms:
+        keys = {seed: f"{arm}-{seed}" for seed in recipe.seeds if f"{arm}-{seed}" in metrics}
+        mine = {seed: scores[key] for seed, key in keys.items()}
+        base = {seed: scores.get(f"{first}-{seed}", {}) for seed in keys}
+        figures = {name: mean_interval([found[name] for found in mine.values() if name in found]) for name in names}
+        differences = {
+            name: mean_interval([mine[s][name] - base[s][name] for s in keys if name in base[s] and name in mine[s]])
+            for name in names
+        }
+        costs = [
+            _costs(kept, metrics[key], recipe, runs[key], device)
+            | (_numbers(_read(searched[key])) if key in searched and searched[key].exists() else {})
+            for key in keys.values()
+        ]
+        rows.append(
+            Row(
+                arm=arm,
+                settings={field: column(runs[f"{arm}-{recipe.seeds[0]}"], field) for field in recipe.columns},
+                figures=figures,
+                differences={} if arm == first else differences,
+                costs={
+                    name: Spread.of([found[name] for found in costs if name in found])
+                    for name in dict.fromkeys(name for found in costs for name in found)
+                },
+                detectors={seed: str(metrics[key]["code"]) for seed, key in keys.items()},
+            )
+        )
+    return Comparison(tuple(rows), names, failed, device_name(device))
+
+
+def _scores(metrics: Mapping[str, Any], recipe: CompareRecipe) -> dict[str, float]:
+    """The figures of a finished run, ``split figure``."""
+    scores = metrics["scores"]
+    return {
+        f"{split} {name}": float(scores[split][name])
+        for split in scores
+        for name in recipe.figures
+        if isinstance(scores[split].get(name), int | float)
+    }
+
+
+def _numbers(found: Mapping[str, Any]) -> dict[str, float]:
+    """What a search says of itself; one that was not a search says nothing."""
+    return {name: float(found[name]) for name in SEARCHED if isinstance(found.get(name), int | float)}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        hint = "delete it and repeat the command, which makes it anew"
+        raise StudyError(str(path), "figures by name", str(error), hint) from None
+
+
+def _costs(path: Path, metrics: Mapping[str, Any], recipe: CompareRecipe, run: Arm, device: str) -> dict[str, float]:
+    """What the detector of a finished run costs, computed once; its latency if wanted."""
+    detector, scores = str(metrics["code"]), metrics["scores"]
+    known = _read(path) if path.exists() else {}
+    if detector not in known or (recipe.latency and "latency_ms" not in known[detector]):
+        classes = len(next(iter(scores.values()))["per_class"])
+        counted = describe(resolve(detector), classes)
+        found = {"params": counted["params"], "macs": counted["macs"]}
+        if recipe.latency:
+            how = run.latency
+            measured = measure_latency(
+                detector, None, classes, device=device, threads=how.threads, runs=how.runs, seconds=how.seconds
+            )
+            found["latency_ms"] = measured["median_ms"]
+        known[detector] = found
+        write_json(path, known)
+    return {name: float(value) for name, value in known[detector].items()}
