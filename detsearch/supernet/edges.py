@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from detsearch.arch.cells import OPERATIONS
 from detsearch.nn.cells.cell import projection
-from detsearch.nn.cells.operations import build_operation, convolution, keep_variance
+from detsearch.nn.cells.operations import build_operation, convolution
 from detsearch.nn.norms import Norms
 
 LONGEST = 3
@@ -131,8 +131,17 @@ def mixed(maps: Sequence[Tensor], weights: Tensor) -> Tensor:
 
 
 def own_function(width: int) -> nn.Module:
-    """H of the paper: a 1x1 convolution and a ReLU."""
-    return nn.Sequential(keep_variance(nn.Conv2d(width, width, 1), "relu"), nn.ReLU(inplace=True))
+    """H of the paper (sec. 3): a 1x1 convolution and a ReLU.
+
+    Its input, behind a ReLU, is not negative. It begins as the identity, so that t1 and t2 are at first what they will be
+    in the derived module; a random convolution would hold them back against transformations that need none. The paper
+    does not say how it begins.
+    """
+    conv = nn.Conv2d(width, width, 1)
+    nn.init.dirac_(conv.weight)
+    assert conv.bias is not None
+    nn.init.zeros_(conv.bias)
+    return nn.Sequential(conv, nn.ReLU(inplace=True))
 
 
 def representations(edge: nn.Module) -> int:

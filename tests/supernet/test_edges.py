@@ -91,6 +91,16 @@ def test_decoupling_adds_a_function_behind_what_others_build_on(token):
     torch.testing.assert_close(found, plain(x), rtol=0, atol=1e-10)
 
 
+def test_decoupled_functions_begin_as_the_identity():
+    """So that before any step both forms of an edge are one."""
+    torch.manual_seed(3)
+    decoupled = SharedEdge(NORMS, CHANNELS, WIDTH, FULL, decoupled=True).double()
+    direct = SharedEdge(NORMS, CHANNELS, WIDTH, FULL, decoupled=False).double()
+    direct.load_state_dict({name: decoupled.state_dict()[name] for name in direct.state_dict()})
+    x, weights = maps(2, CHANNELS, 9, 8), torch.randn(len(FULL) + 1, dtype=torch.float64).softmax(0)
+    assert torch.equal(decoupled(x, weights), direct(x, weights))
+
+
 def test_decoupled_functions_are_the_only_difference():
     direct, decoupled = shared(), shared(decoupled=True)
     more = set(decoupled.state_dict()) - set(direct.state_dict())
