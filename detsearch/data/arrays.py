@@ -103,7 +103,7 @@ def read_cifar10(folder: Path) -> tuple[ImageArrays, ImageArrays]:
     if not place.is_dir():
         pickled = folder.name == PICKLED or (folder / PICKLED).exists() or (folder / "data_batch_1").exists()
         found = "its version for Python: pickles, which could run code and are never read" if pickled else "none"
-        hint = "the same images are on CIFAR-10's page as the binary version (suitable for C programs)"
+        hint = "take cifar-10-binary.tar.gz, on CIFAR-10's page the binary version (suitable for C programs)"
         raise DataError(str(folder), f"CIFAR-10's folder {CIFAR10} with data_batch_1.bin and others", found, hint)
     return _cifar10(place, CIFAR10_TRAIN), _cifar10(place, CIFAR10_TEST)
 

@@ -109,6 +109,7 @@ def test_pickles_are_refused_and_not_opened(tmp_path: Path, named: str) -> None:
     with pytest.raises(DataError, match=r"pickles, .* never read; .* binary version") as raised:
         read_cifar10(tmp_path if named == "around" else place)
     assert "cifar-10-batches-bin" in str(raised.value)
+    assert "take cifar-10-binary.tar.gz" in str(raised.value)
     assert not sprung.exists()
 
 
