@@ -208,7 +208,8 @@ def with_batch(
     most = min(settings.base_batch, images) // beside
     if most == 0:
         raise RecipeError("devices", f"at most {min(settings.base_batch, images)}, the images of a batch", str(beside))
-    found = fitting_batch(model, settings, size, context.device, most=most, draw=draw, beside=beside)
+    device, sharing = context.device, context.sharing
+    found = fitting_batch(model, settings, size, device, most=most, draw=draw, beside=beside, sharing=sharing)
     return settings.with_batch(beside * found)
 
 

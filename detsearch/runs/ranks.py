@@ -54,7 +54,9 @@ def on_all(
         elif event.number == 0:
             tell(event.epoch, event.epochs, event.message)
 
-    executor = ProcessExecutor(devices, threads=max(1, context.threads // count), preload=PRELOAD)
+    threads = max(1, context.threads // count)
+    # Processes of one task are no trials beside each other.
+    executor = ProcessExecutor(devices, threads=threads, sharing=context.sharing, preload=PRELOAD)
     with tempfile.TemporaryDirectory(prefix="detsearch-") as meeting, closing(executor):
         for number in range(count):
             task = function, args, Ranks(tuple(devices), number), Path(meeting) / "ranks"

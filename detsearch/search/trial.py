@@ -150,7 +150,8 @@ class TrialContext:
 
     `folder` is its own, and the same one when it is called again after an interruption. `start`, where there is one, is
     the folder of the trial that it continues, and `inherits` that of the trial whose weights it begins with; both are
-    to be read only. `threads` is how many CPU threads it may use.
+    to be read only. `threads` is how many CPU threads it may use; `sharing` is how many trials, with this one, may have
+    its `device` at once, each with an equal share of the memory.
     `report(epoch, epochs, message)` says how far it is (epoch 1 is the first finished one). `should_stop()` is to be
     asked often: once it is true, save and raise TrialInterrupted.
     """
@@ -160,6 +161,7 @@ class TrialContext:
     inherits: Path | None = None
     device: str = "cpu"
     threads: int = 1
+    sharing: int = 1
     report: Callable[[int, int, str], None] = _silent
     should_stop: Callable[[], bool] = _never
 

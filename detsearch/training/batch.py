@@ -26,8 +26,8 @@ Draw: TypeAlias = Callable[[int, InputSize, torch.device], Targets | Tensor]
 OBJECTS: Final = 16
 """In every image that is tried."""
 SHARE: Final = {"cuda": 0.85, "cpu": 0.5}
-"""Of the memory that is free, what a training may take. A CPU's is shared with loading images and with all else that
-runs, and what a step takes is estimated there."""
+"""Of the memory that there is for it, what a training may take. A CPU's is shared with loading images and with all else
+that runs, and what a step takes is estimated there."""
 COPIES: Final = 4
 """Of all weights: themselves, their gradient, the momentum and an average."""
 
@@ -41,16 +41,20 @@ def fitting_batch(
     most: int,
     draw: Draw,
     beside: int = 1,
+    sharing: int = 1,
 ) -> int:
-    """The greatest power of two, at most `most`, of which one optimiser step of a copy of `model` fits the memory that
-    is free on `device` now: on a GPU by doubling until it does not, on a CPU (where a process that takes too much is
-    killed) by what steps of two and four images keep for the gradient. `size` is the tensor's, `draw` makes up targets;
-    `beside` is how many processes do the same at once, each with a GPU, or all with the memory that a CPU has.
+    """The greatest power of two, at most `most`, of which one optimiser step of a copy of `model` fits the memory of
+    `device`: on a GPU by doubling until it does not, on a CPU (where a process that takes too much is killed) by what
+    steps of two and four images keep for the gradient. `size` is the tensor's, `draw` makes up targets; `beside` is how
+    many processes of this training do the same at once, each with a GPU, or all with the memory that a CPU has.
+
+    `sharing` trainings have the device, and come and go: each is given an equal share of all its memory, whichever
+    begins first, and never more than what is free now, which is what a single one is given.
     Nothing about `model` or the generators changes. ResourceError if not even one image fits.
     """
     if most == 1:
         return 1
-    trial = _Trial(model, settings, size, torch.device(device), draw, beside)
+    trial = _Trial(model, settings, size, torch.device(device), draw, beside, sharing)
     with trial.prepared():
         fits = trial.fits_gpu if trial.device.type == "cuda" else trial.fits_cpu
         if not fits(2):
@@ -86,14 +90,16 @@ def labels(num_classes: int) -> Draw:
     return lambda images, _, device: torch.randint(0, num_classes, (images,), device=device)
 
 
-def free_memory(group: Path = Path("/sys/fs/cgroup")) -> int:
-    """Bytes that this process may still take: of the machine, or of the control group that it is in."""
-    free: int = psutil.virtual_memory().available
+def memory(group: Path = Path("/sys/fs/cgroup")) -> tuple[int, int]:
+    """Bytes that this process may still take, and all that there are: of the machine, or of the control group that it
+    is in."""
+    machine = psutil.virtual_memory()
+    free, total = int(machine.available), int(machine.total)
     try:
-        limit, used = ((group / f"memory.{name}").read_text().strip() for name in ("max", "current"))
-        return min(free, int(limit) - int(used))
+        limit, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
+        return min(free, limit - used), min(total, limit)
     except (OSError, ValueError):  # no such group, or one without a limit ("max")
-        return free
+        return free, total
 
 
 class _Trial:
@@ -105,9 +111,10 @@ class _Trial:
         device: torch.device,
         draw: Draw,
         beside: int,
+        sharing: int,
     ) -> None:
         self.settings, self.size, self.device, self.draw = settings, size, device, draw
-        self.model, self.beside = model, beside
+        self.model, self.beside, self.sharing = model, beside, sharing
         self._kept: dict[int, int] = {}
 
     @contextmanager
@@ -121,12 +128,16 @@ class _Trial:
             self.optimiser = make_optimiser(self.copy.parameters(), self.settings.with_batch(1))
             for group in self.optimiser.param_groups:
                 group["lr"] = 0.0  # what is learned from noise must not end as no number
-            self.free = torch.cuda.mem_get_info(self.device)[0] if cuda else free_memory() // self.beside
+            free, total = torch.cuda.mem_get_info(self.device) if cuda else memory()
+            self.free = min(free, total // self.sharing) // (1 if cuda else self.beside)
+            if cuda:  # another that tries as well must not be in the way of this one, nor this one in its way
+                torch.cuda.set_per_process_memory_fraction(1 / self.sharing, self.device)
             try:
                 yield
             finally:
                 del self.copy, self.optimiser
                 if cuda:
+                    torch.cuda.set_per_process_memory_fraction(1.0, self.device)
                     torch.cuda.empty_cache()
 
     def fits_gpu(self, batch: int) -> bool:

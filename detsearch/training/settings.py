@@ -113,7 +113,9 @@ class TrainingSettings(StepSettings):
         ge=0,
         le=65_536,
         description="Images per optimiser step. auto: as many as fit the device, the greatest power of two up to "
-        "`base_batch` and the number of images, found when the training begins and kept when it goes on.",
+        "`base_batch` and the number of images, found when the training begins and kept when it goes on. Trials that "
+        "share a device have equal parts of its memory; candidates of different size may get different batches, and "
+        "with them learning rates.",
     )
     sync_bn: bool = Field(
         False,

@@ -9,16 +9,21 @@ import pytest
 import torch
 from torch import Tensor
 
+from detsearch.arch.code import parse_detector
+from detsearch.build import build
 from detsearch.errors import RecipeError, ResourceError
 from detsearch.runs import device as devices
 from detsearch.runs.device import several, threads_each
 from detsearch.runs.execution import make_executor
+from detsearch.runs.fit import with_batch
 from detsearch.runs.recipe import load_recipe
 from detsearch.runs.settings import SearchRecipe, TrainRecipe
 from detsearch.runs.train import train_recipe
 from detsearch.search.execution.processes import ProcessExecutor
 from detsearch.search.trial import TrialContext, TrialInterrupted
+from detsearch.training import batch
 from detsearch.training import log as logs
+from detsearch.training.batch import objects
 from detsearch.training.checkpoint import read_checkpoint
 from tests.runs.conftest import TINY
 
@@ -137,6 +142,25 @@ def test_trials_side_by_side_have_devices_of_their_own(monkeypatch: pytest.Monke
         executor.close()
     with pytest.raises(ResourceError, match=r"devices times execution\.workers: expected at most 4"):
         make_executor(execution, "cuda:0", 3)
+
+
+def test_a_trial_takes_its_share_of_the_memory(
+    tmp_path: Path, data_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, settings = parse_detector(TINY), recipe(data_file, "training.batch=auto", "training.base_batch=256").training
+    detector = build(spec.network, 3)
+    memory = 3 * 2**22
+    monkeypatch.setattr(batch, "memory", lambda: (memory, memory))
+
+    def batch_of(**context: int) -> int:
+        here = TrialContext(folder=tmp_path, **context)  # type: ignore[arg-type]
+        draw = objects(3, masks=False)
+        return with_batch(settings, detector, spec.input, draw, images=256, context=here).batch
+
+    alone, shared = batch_of(), batch_of(sharing=4)
+    assert shared < alone < 256
+    memory //= 4
+    assert batch_of() == shared
 
 
 @pytest.mark.parametrize(

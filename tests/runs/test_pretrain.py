@@ -166,7 +166,7 @@ def test_frozen_stages_stay(tmp_path: Path, root: Path) -> None:
 def test_a_batch_that_fits(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = recipe_of(root, "training.batch=auto", "training.base_batch=8")
     assert pretrain(recipe, tmp_path / "a")["batch"] == 8
-    monkeypatch.setattr(batch, "free_memory", lambda: 0)
+    monkeypatch.setattr(batch, "memory", lambda: (0, 0))
     assert pretrain(recipe, tmp_path / "a")["batch"] == 8
     with pytest.raises(ResourceError, match="memory for one image"):
         pretrain(recipe, tmp_path / "b")

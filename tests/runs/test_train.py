@@ -125,7 +125,7 @@ def test_a_batch_that_fits_is_found_kept_and_told(
     assert (found["batch"], found["steps"]) == (8, 2), "no more than lr is meant for"
     assert read_checkpoint(tmp_path / "checkpoint.pt").meta.settings["batch"] == 8
     assert load_recipe(TrainRecipe, tmp_path / RECIPE) == recipe
-    monkeypatch.setattr(batch, "free_memory", lambda: 0)
+    monkeypatch.setattr(batch, "memory", lambda: (0, 0))
     assert train_recipe(recipe, tmp_path)["batch"] == 8
     with pytest.raises(ResourceError, match="memory for one image"):
         train_recipe(recipe, tmp_path / "other")

@@ -90,6 +90,10 @@ def train_all(ranks: Ranks, meeting: Path, context: TrialContext) -> dict[str, W
         return {kind: trained(kind, ranks) for kind in NETWORKS}
 
 
+def told_to_share(ranks: Ranks, meeting: Path, context: TrialContext) -> int:
+    return context.sharing
+
+
 def die(how: str, ranks: Ranks, meeting: Path, context: TrialContext) -> None:
     """The second process ends in the middle of a training; the first one waits for it."""
     with joined(ranks, meeting):

@@ -13,7 +13,7 @@ from detsearch.build import build, build_classifier
 from detsearch.errors import ResourceError
 from detsearch.nn.sync_norms import share_statistics
 from detsearch.training import batch
-from detsearch.training.batch import Draw, fitting_batch, free_memory, labels, objects
+from detsearch.training.batch import SHARE, Draw, fitting_batch, labels, memory, objects
 from detsearch.training.settings import ClassifierSettings, TrainingSettings
 from detsearch.types import InputSize
 
@@ -23,10 +23,18 @@ AUTO = TrainingSettings.model_validate({"batch": "auto"})
 MASKS = objects(2, masks=True)
 
 
-def found(free: int, monkeypatch: pytest.MonkeyPatch, *, most: int = 64, size: InputSize = SPEC.input) -> int:
-    monkeypatch.setattr(batch, "free_memory", lambda: free)
+def found(
+    free: int,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    total: int | None = None,
+    most: int = 64,
+    size: InputSize = SPEC.input,
+    **beside: int,
+) -> int:
+    monkeypatch.setattr(batch, "memory", lambda: (free, total or free))
     torch.manual_seed(0)
-    return fitting_batch(build(SPEC.network, 2), AUTO, size, "cpu", most=most, draw=MASKS)
+    return fitting_batch(build(SPEC.network, 2), AUTO, size, "cpu", most=most, draw=MASKS, **beside)
 
 
 def test_auto_is_a_batch_to_be_found() -> None:
@@ -62,8 +70,20 @@ def test_no_more_than_what_is_wanted_and_there(monkeypatch: pytest.MonkeyPatch) 
         found(2**10, monkeypatch)
 
 
+def test_trials_that_share_a_device_get_equal_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second begins when the first has taken its part: alone each would claim what is free at its time."""
+    total = 3 * 2**25
+    taken = int(SHARE["cpu"] * total / 2)
+    first = found(total, monkeypatch, total=total, sharing=2)
+    second = found(total - taken, monkeypatch, total=total, sharing=2)
+    assert first == second == found(total // 2, monkeypatch)
+    assert first < found(total, monkeypatch, total=total)
+    assert found(total // 8, monkeypatch, total=total, sharing=2) < first, "never more than is free"
+    assert found(total, monkeypatch, total=total, sharing=2, beside=2) == found(total // 4, monkeypatch)
+
+
 def test_a_batch_for_a_classifier(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch, "free_memory", lambda: 2**40)
+    monkeypatch.setattr(batch, "memory", lambda: (2**40, 2**40))
     classifier = build_classifier(SPEC.network.backbone, 5)
     assert fitting_batch(classifier, ClassifierSettings(), InputSize(40, 40), "cpu", most=32, draw=labels(5)) == 32
     draw: Draw = labels(5)
@@ -76,7 +96,7 @@ def test_trying_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     detector = build(SPEC.network, 2)
     before = {name: tensor.clone() for name, tensor in detector.state_dict().items()}
     state = torch.get_rng_state()
-    monkeypatch.setattr(batch, "free_memory", lambda: 2**40)
+    monkeypatch.setattr(batch, "memory", lambda: (2**40, 2**40))
     assert fitting_batch(detector, AUTO, SPEC.input, "cpu", most=4, draw=MASKS) == 4
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(tensor, before[name]) for name, tensor in detector.state_dict().items())
@@ -84,13 +104,13 @@ def test_trying_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_memory_of_a_control_group_counts(tmp_path: Path) -> None:
-    alone = free_memory(tmp_path)
-    assert alone > 0
+    free, total = memory(tmp_path)
+    assert 0 < free < total
     (tmp_path / "memory.current").write_text("400\n")
     (tmp_path / "memory.max").write_text("max\n")
-    assert free_memory(tmp_path) > 10**6
+    assert memory(tmp_path)[0] > 10**6
     (tmp_path / "memory.max").write_text("1000\n")
-    assert free_memory(tmp_path) == 600
+    assert memory(tmp_path) == (600, 1000)
 
 
 def test_batch_norms_are_synchronised_in_a_distributed_training_only(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,4 +150,6 @@ def test_a_gpu_is_tried_until_it_is_full(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free // 2000, free))
     small = fitting_batch(detector, AUTO, SPEC.input, "cuda:0", most=1024, draw=MASKS)
     assert 1 <= small < 1024
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free, free // 1000))
+    assert fitting_batch(detector, AUTO, SPEC.input, "cuda:0", most=1024, draw=MASKS, sharing=2) == small
     assert next(detector.parameters()).device.type == "cpu"

@@ -16,7 +16,7 @@ from detsearch.runs.ranks import ECHOES, on_all
 from detsearch.search.execution.base import Broken
 from detsearch.search.trial import TrialContext
 from detsearch.training.ranks import Ranks, joined
-from tests.training.sharing import NETWORKS, die, train_all, trained
+from tests.training.sharing import NETWORKS, die, told_to_share, train_all, trained
 
 CPUS = ("cpu", "cpu")
 
@@ -34,6 +34,10 @@ def test_two_processes_make_the_steps_of_one(tmp_path: Path) -> None:
         assert shared[kind].keys() == alone.keys()
         for name, values in alone.items():
             np.testing.assert_allclose(shared[kind][name], values, rtol=1e-7, atol=1e-9, err_msg=f"{kind}: {name}")
+
+
+def test_processes_of_a_trial_are_not_trials_that_share_its_device(tmp_path: Path) -> None:
+    assert on_all(told_to_share, (), CPUS, TrialContext(folder=tmp_path, sharing=3), tell=silent) == 3
 
 
 @pytest.mark.parametrize("how", ["killed", "refused"])

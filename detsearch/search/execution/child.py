@@ -21,7 +21,7 @@ from detsearch.search.trial import TrialContext, TrialInterrupted
 THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
 
 
-def run_task(pipe: Connection, folder: Path, start: Path | None, device: str, threads: int) -> None:
+def run_task(pipe: Connection, folder: Path, start: Path | None, device: str, threads: int, sharing: int) -> None:
     """Receive ``(function, args)`` from the pipe, call it, and send what came of it.
 
     The messages are ("progress", epoch, epochs, message) and at last one of ("done", value), ("interrupted",),
@@ -56,6 +56,7 @@ def run_task(pipe: Connection, folder: Path, start: Path | None, device: str, th
         start=start,
         device=device,
         threads=threads,
+        sharing=sharing,
         report=lambda epoch, epochs, message: send("progress", epoch, epochs, message),
         should_stop=stop.is_set,
     )

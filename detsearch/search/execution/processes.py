@@ -47,7 +47,8 @@ class _Child:
 class ProcessExecutor:
     """Runs each task in a process of its own, one for each entry of `devices` (``("cpu", "cpu")`` for two at once).
 
-    `threads` is the number of CPU threads of each task; `time_limit`, in seconds, ends a task that takes longer
+    `threads` is the number of CPU threads of each task; `sharing` is how many tasks it is told that share its device,
+    where these are not just the ones that have it here; `time_limit`, in seconds, ends a task that takes longer
     (counted for each start); `preload` names modules that the prepared parent imports. Functions and arguments must
     be importable: what is defined in the program's main module is refused, because a child would have to run that
     program again. Of one Python program only the first executor's `preload` counts, and its `threads` for libraries
@@ -59,11 +60,13 @@ class ProcessExecutor:
         devices: Sequence[str] = ("cpu",),
         *,
         threads: int = 1,
+        sharing: int | None = None,
         time_limit: float | None = None,
         preload: Sequence[str] = (),
     ) -> None:
         assert devices, "at least one device"
         self._free = list(reversed(devices))
+        self._sharing = {device: sharing or devices.count(device) for device in devices}
         self._slots, self._threads, self._time_limit = len(devices), threads, time_limit
         self._children: dict[int, _Child] = {}
         self._stopping = self._killing = False
@@ -91,7 +94,9 @@ class ProcessExecutor:
             pipe, other = self._context.Pipe()
             device = self._free.pop()
             process = self._context.Process(
-                target=run_task, args=(other, folder, start, device, self._threads), name=f"trial-{number}"
+                target=run_task,
+                args=(other, folder, start, device, self._threads, self._sharing[device]),
+                name=f"trial-{number}",
             )
             process.start()
         other.close()

@@ -36,10 +36,10 @@ LISTENING: Final = 0.5
 class Host:
     """One slot on a node, as an actor. Its methods are called one after the other."""
 
-    def __init__(self, threads: int, time_limit: float | None, preload: Sequence[str]) -> None:
+    def __init__(self, threads: int, sharing: int, time_limit: float | None, preload: Sequence[str]) -> None:
         gpus = ray.get_runtime_context().get_accelerator_ids().get("GPU")
         self._executor = ProcessExecutor(
-            ["cuda:0" if gpus else "cpu"], threads=threads, time_limit=time_limit, preload=preload
+            ["cuda:0" if gpus else "cpu"], threads=threads, sharing=sharing, time_limit=time_limit, preload=preload
         )
 
     def ready(self) -> None:
@@ -108,7 +108,7 @@ class RayExecutor:
                 hint = "`ray start --head` makes one of this machine; --address names another"
                 raise ResourceError(f"Ray at {address or 'this machine'}", "a running cluster", found, hint) from error
         try:
-            _require_room(slots, {"CPU": cpus, "GPU": gpus})
+            sharing = _sharing(slots, {"CPU": cpus, "GPU": gpus})
         except ResourceError:
             self._leave()
             raise
@@ -116,7 +116,7 @@ class RayExecutor:
         # gone.
         options = {"num_cpus": cpus, "num_gpus": gpus, "max_restarts": 0, "max_task_retries": 0}
         kind = ray.remote(Host).options(**options)
-        self._open = lambda: kind.remote(threads, time_limit, tuple(preload))
+        self._open = lambda: kind.remote(threads, sharing, time_limit, tuple(preload))
         self._slots = [self._new() for _ in range(slots)]
         self._stopping = self._killing = False
         self._alone_since: float | None = None
@@ -243,12 +243,14 @@ class RayExecutor:
             raise ResourceError("the Ray cluster", "a node with room for a trial", found, "repeat the command later")
 
 
-def _require_room(slots: int, each: Mapping[str, float]) -> None:
-    """ResourceError unless the living nodes have room for all slots at once."""
+def _sharing(slots: int, each: Mapping[str, float]) -> int:
+    """How many of the slots may share a GPU, or where they have none the memory of a node. ResourceError unless the
+    living nodes have room for all slots at once."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-    room = sum(_fitting(node, each) for node in nodes)
+    rooms = [_fitting(node, each) for node in nodes]
+    room = sum(rooms)
     if room >= slots:
-        return
+        return min(slots, max(1, _per_gpu(each["GPU"])) if each["GPU"] else max(rooms))
     wanted = " and ".join(f"{amount:g} {name}s" for name, amount in each.items() if amount)
     has = "; ".join(", ".join(f"{node.get(name, 0):g} {name}s" for name in each) for node in nodes) or "no node"
     expected = f"room for {slots} trials of {wanted} each"
@@ -263,7 +265,12 @@ def _fitting(node: Mapping[str, float], each: Mapping[str, float]) -> int:
     for name, amount in each.items():
         has = node.get(name, 0.0)
         if name == "GPU" and 0 < amount < 1:
-            counts.append(math.floor(has) * math.floor(1 / amount + 1e-9))
+            counts.append(math.floor(has) * _per_gpu(amount))
         elif amount:
             counts.append(math.floor(has / amount + 1e-9))
     return min(counts, default=0)
+
+
+def _per_gpu(amount: float) -> int:
+    """How many slots of so many GPUs each fit on one GPU."""
+    return math.floor(1 / amount + 1e-9)

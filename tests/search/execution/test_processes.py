@@ -42,6 +42,10 @@ def sleep_with_child(context: TrialContext) -> None:
     time.sleep(600)
 
 
+def shared_by(context: TrialContext) -> int:
+    return context.sharing
+
+
 def write_output(context: TrialContext) -> tuple[str, int]:
     print("from Python")
     os.system("echo from below >&2")
@@ -105,6 +109,14 @@ class TestProcessExecutor(ExecutorContract):
             collect(executor, lambda events: len({e.number for e in events if isinstance(e, Progress)}) == 2)
             executor.stop()
             assert {e.number for e in collect(executor, ended(2)) if isinstance(e, Interrupted)} == {0, 1}
+
+    def test_tasks_know_how_many_share_their_device(self, tmp_path: Path) -> None:
+        for told, counts in ((None, {2: 2, 1: 1}), (3, {3: 3})):
+            with closing(ProcessExecutor(("cpu", "other", "cpu"), sharing=told)) as executor:
+                for number in range(3):
+                    executor.submit(number, tmp_path / str(number), shared_by, ())
+                values = [event.value for event in collect(executor, ended(3)) if isinstance(event, Done)]
+            assert {value: values.count(value) for value in values} == counts
 
     def test_termination_from_outside_is_an_interruption(self, executor: Executor, tmp_path: Path) -> None:
         executor.submit(0, tmp_path, signalled, (signal.SIGTERM,))
