@@ -141,12 +141,20 @@ def report(
     pictures: Annotated[
         Literal["svg", "png", "pdf"] | None, typer.Option(help="Also write the figures as still pictures.")
     ] = None,
+    beside: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=100,
+            help="Validation images on the page, with what a detector of the front and a known one find in them.",
+        ),
+    ] = 0,
     json: options.Json = False,
 ) -> None:
     """Write the report of a study: one self-contained HTML file, and the tables as Markdown."""
     from detsearch.report.study import write_report
 
-    found = write_report(folder, out, first=first, modules=modules, pictures=pictures)
+    found = write_report(folder, out, first=first, modules=modules, pictures=pictures, beside=beside)
     written = [str(path) for path in found]
     if json:
         print_json({"report": written})

@@ -23,7 +23,7 @@ from detsearch.runs.device import resolve_device
 from detsearch.runs.settings import DataSettings
 from detsearch.runtime.eager import EagerRuntime
 from detsearch.search.ledger import StudyRecord
-from detsearch.search.pareto import front, matrix, measured, spread
+from detsearch.search.pareto import front, improvements, matrix, measured, reference_point
 from detsearch.search.trial import Trial
 from detsearch.training.checkpoint import load_detector
 from detsearch.training.loop import CHECKPOINT
@@ -43,9 +43,9 @@ def beside_known(
     data: DataSettings,
     pictures: int = 0,
 ) -> Beside | None:
-    """The first detector of the front, in the order in which together they dominate most, that is none of the `known`
-    ones (trial number -> name), beside a known one: of those in the same of `parts` (numbers of trials), where it is in
-    one, else of all, the first. With so many `pictures` of the validation split, evenly spaced.
+    """The detector of the front that alone dominates most and is none of the `known` ones (trial number -> name),
+    beside a known one: of those in the same of `parts` (numbers of trials), if there are any, or else of all, the
+    first. With so many `pictures` of the validation split, evenly spaced.
 
     None, or StudyError where pictures are asked for, unless there are both and their checkpoints.
     """
@@ -69,7 +69,11 @@ def beside_known(
 
 def _pair(study: StudyRecord, known: Mapping[int, str], parts: list[frozenset[int]]) -> tuple[Trial, Trial] | None:
     best = front(study.trials, study.objectives)
-    ranked = [best[number] for number in spread(matrix(best, study.objectives), len(best))] if best else []
+    if not best:
+        return None
+    points = matrix(best, study.objectives)
+    alone = improvements(points, points[:0], reference_point(points).tolist())
+    ranked = (best[number] for number in np.argsort(-alone, kind="stable"))
     ours = next((t for t in ranked if t.number not in known and _checkpoint(study.folder, t).exists()), None)
     if ours is None:
         return None

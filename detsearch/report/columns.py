@@ -149,24 +149,38 @@ def figure_columns(trials: Sequence[Trial], names: Sequence[str]) -> list[Column
 
 LIFTED: Final = ("Structure", "Variants", "Baseline", "Best of no more cost", "Cheapest of no less accuracy")
 """Headers of the table that `lift_cells` fills."""
+ABOUT_LIFT: Final = (
+    "The best of many variants is compared with a single training of the baseline, on the split that chose it: chance "
+    "alone makes the change positive, even where no variant is better. Train both again with several seeds before you "
+    "believe it (detsearch compare)."
+)
+"""What a reader of that table has to know."""
 
 
-def lift_cells(structure: str, lift: Lift | None, objectives: Sequence[Objective]) -> tuple[str, ...]:
+def lift_cells(
+    structure: str,
+    lift: Lift | None,
+    objectives: Sequence[Objective],
+    test: Mapping[int, Mapping[str, float]] | None = None,
+) -> tuple[str, ...]:
     """How far a structure was lifted, in the columns of `LIFTED`: with a trial's number what it has in all
-    objectives, whether it began with inherited weights, and in brackets the change from the baseline, in percent of
-    it."""
+    objectives, whether it began with inherited weights, in brackets the change from the baseline, in percent of it,
+    and its accuracy on the test split (by trial number) where there is one."""
     if lift is None:
         return structure, NONE, "not trained", NONE, NONE
+    accuracy = next((objective.name for objective in objectives if objective.name in MAXIMISED), "ap")
 
     def told(trial: Trial, axis: int) -> str:
         values = ", ".join(phrase(objective.name, trial.values()[objective.name]) for objective in objectives)
+        scored = (test or {}).get(trial.number, {}).get(accuracy)
+        tested = "" if scored is None else f"; test {phrase(accuracy, scored)}"
         if trial is lift.baseline:
-            return f"{trial.number}: {values}" if axis < 0 else "none"
+            return f"{trial.number}: {values}{tested}" if axis < 0 else "none"
         who = f"{trial.number}, inherited" if began_trained(trial) else f"{trial.number}"
         name = objectives[axis].name
         change = trial.values()[name] / lift.baseline.values()[name] - 1 if lift.baseline.values()[name] else math.nan
         shown = f" ({100 * change:+.0f} %)" if math.isfinite(change) else ""
-        return f"{who}: {values}{shown}"
+        return f"{who}: {values}{shown}{tested}"
 
     return structure, str(lift.trials), told(lift.baseline, -1), told(lift.better, 0), told(lift.cheaper, 1)
 

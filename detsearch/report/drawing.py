@@ -126,7 +126,15 @@ def draw_predictions(path: Path, answers: Sequence[Answer], folder: Path, *, thr
     The file's name has a number where another file stands already; nothing is overwritten. DataError if the image
     cannot be read, ResourceError if the folder cannot be written.
     """
-    pixels = images.decode(path)
+    image = draw_answers(images.decode(path), answers, threshold=threshold)
+    names_left = (f"{path.stem}{suffix}.png" for suffix in chain([""], (f"-{n}" for n in numbers(2))))
+    file = next(folder / name for name in names_left if not (folder / name).exists())
+    save_image(image, file)
+    return file
+
+
+def draw_answers(pixels: Tensor, answers: Sequence[Answer], *, threshold: float) -> Image.Image:
+    """`pixels` (3, H, W) uint8 with the detections from `threshold` on, as `draw_predictions` puts them in a file."""
     names = list(dict.fromkeys(chain.from_iterable(answer.names for answer in answers)))
     drawn = []
     for answer in answers:
@@ -142,11 +150,7 @@ def draw_predictions(path: Path, answers: Sequence[Answer], folder: Path, *, thr
                 None if masks is None else [masks[i] for i in np.flatnonzero(kept)],
             )
         )
-    image = drawn[0] if len(drawn) == 1 else side_by_side(drawn, [answer.title for answer in answers])
-    names_left = (f"{path.stem}{suffix}.png" for suffix in chain([""], (f"-{n}" for n in numbers(2))))
-    file = next(folder / name for name in names_left if not (folder / name).exists())
-    save_image(image, file)
-    return file
+    return drawn[0] if len(drawn) == 1 else side_by_side(drawn, [answer.title for answer in answers])
 
 
 def side_by_side(pictures: Sequence[Image.Image], titles: Sequence[str]) -> Image.Image:

@@ -29,6 +29,7 @@ from detsearch.report.analysis import (
     together,
 )
 from detsearch.report.columns import (
+    ABOUT_LIFT,
     LIFTED,
     Column,
     SortKey,
@@ -93,7 +94,8 @@ def html_report(view: StudyView, trials: Sequence[Trial]) -> str:
             (trial.number, view.train_commands[trial.number]) for trial in best if trial.number in view.train_commands
         ],
         lifted=LIFTED,
-        lifts=[lift_cells(name, lift, view.objectives) for name, lift in view.lifts.items()],
+        lifts=[lift_cells(name, lift, view.objectives, view.test) for name, lift in view.lifts.items()],
+        about_lift=ABOUT_LIFT,
         tables=_tables(view, trials),
         figures={
             "front": _plain(front_figure(view, trials)),

@@ -19,6 +19,7 @@ from detsearch.errors import RecipeError, SpecError, StudyError
 from detsearch.files import write_json, write_text
 from detsearch.nn.backbones.weights import IMAGENET
 from detsearch.report.analysis import markdown_analysis
+from detsearch.report.beside import beside_known
 from detsearch.report.html import html_report
 from detsearch.report.scene import By
 from detsearch.report.stages import stages_scene
@@ -52,19 +53,22 @@ def write_report(
     first: Path | None = None,
     modules: Path | None = None,
     pictures: str | None = None,
+    beside: int = 0,
 ) -> list[Path]:
     """Write ``report.html`` and ``report.md`` of a study into `out`, or into its own folder; their paths.
 
     `first`: the study of structures from which this one, inside of some of them, began; `modules`: a study inside of
-    structures of this one. `pictures`: also the figures, as still pictures of this format, such as ``svg``.
+    structures of this one. `pictures`: also the figures, as still pictures of this format, such as ``svg``. `beside`:
+    on the page so many images of the validation split with what a detector of the front and a known one find in them.
 
-    StudyError where a folder holds no study, or `out` another one, or `modules` one that took none of these structures;
+    StudyError where a folder holds no study, or `out` another one, or `modules` one that took none of these structures,
+    or there are no two detectors for `beside`; DataError or CheckpointError where these have no images or weights;
     ResourceError where nothing can be written, or drawn.
     """
     study = read_study(folder)
     if out is not None and (out / DATABASE).exists() and not out.samefile(folder):
         raise StudyError(str(out), "a folder without a study of its own", "another study's", "choose another --out")
-    view = study_view(study, first=first, modules=modules)
+    view = study_view(study, first=first, modules=modules, beside=beside)
     out = out or folder
     written = []
     for name, text in ((HTML, html_report(view, study.trials)), (MARKDOWN, markdown_report(view, study.trials))):
@@ -104,12 +108,16 @@ def write_analysis(found: Analysis, path: Path) -> None:
         save_correlations(path, found)
 
 
-def study_view(study: StudyRecord, *, first: Path | None = None, modules: Path | None = None) -> StudyView:
-    """What the report shows of a study beside its trials; `first` and `modules` as in `write_report`."""
+def study_view(
+    study: StudyRecord, *, first: Path | None = None, modules: Path | None = None, beside: int = 0
+) -> StudyView:
+    """What the report shows of a study beside its trials; `first`, `modules` and `beside` as in `write_report`."""
     recipe = load_recipe(SearchRecipe, study.folder / RECIPE)
+    data = recipe.data
     recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"file": _near(recipe.data.file)})})
     place = shlex.quote(str(study.folder))
     space = read_space(recipe.space)
+    known, parts = _known(study, recipe, space), _parts(study, space)
     times = [trial.started for trial in study.trials if trial.started] + [
         t.finished for t in study.trials if t.finished
     ]
@@ -140,12 +148,13 @@ def study_view(study: StudyRecord, *, first: Path | None = None, modules: Path |
             for trial in front(study.trials, study.objectives)
         },
         test={number: _figures(scores) for number, scores in read_test_scores(study.folder).items()},
-        known=_known(study, recipe, space),
+        known=known,
         chosen=frozenset() if modules is None else _chosen(study, modules),
         lifts=_lifts(study, space),
-        parts=_parts(study, space),
+        parts=parts,
         first=None if first is None else _first(first, study.folder),
         training=_training(recipe),
+        beside=beside_known(study, known, parts.values(), data, beside),
         analysis=analysis_of(study, space),
     )
 

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from detsearch.report.analysis import markdown_analysis
 from detsearch.report.columns import (
+    ABOUT_LIFT,
     LIFTED,
     NUMBER,
     STATE,
@@ -75,13 +76,16 @@ def markdown_report(view: StudyView, trials: Sequence[Trial]) -> str:
     commands = [view.train_commands[trial.number] for trial in best if trial.number in view.train_commands]
     if commands:
         parts += ["To train a detector of the front:", code_block("\n".join(commands), "sh")]
+    if view.beside is not None:
+        told = f"To see what {view.beside.names[0]} finds in images beside {view.beside.names[1]}:"
+        parts += [escape_markdown(told), code_block("\n".join(view.beside.commands.values()), "sh")]
     if view.lifts:
-        rows = [lift_cells(name, lift, view.objectives) for name, lift in view.lifts.items()]
+        rows = [lift_cells(name, lift, view.objectives, view.test) for name, lift in view.lifts.items()]
         lines = [table_row(LIFTED), table_row([":---"] * len(LIFTED))]
         lines += [table_row([code_span(name), *map(escape_markdown, rest)]) for name, *rest in rows]
-        parts += ["## Lift over the baselines", "\n".join(lines)]
-    if view.analysis is not None and (told := markdown_analysis(view.analysis)):
-        parts += ["## What goes with what", told]
+        parts += ["## Lift over the baselines", "\n".join(lines), escape_markdown(ABOUT_LIFT)]
+    if view.analysis is not None and (analysis := markdown_analysis(view.analysis)):
+        parts += ["## What goes with what", analysis]
     complete = in_state(trials, TrialState.COMPLETE)
     pruned, failed = in_state(trials, TrialState.PRUNED), in_state(trials, TrialState.FAILED)
     for title, group, columns in (

@@ -44,6 +44,18 @@ class FirstStage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Beside:
+    """A detector of the front and a known one, by their `names`; `commands`, label -> line, that draw what both find in
+    images, and `pictures` of the `split`, each with its name: boxes of a score from `threshold` on."""
+
+    names: tuple[str, str]
+    threshold: float
+    commands: Mapping[str, str]
+    split: str
+    pictures: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StudyView:
     """A study as its report shows it. All text is untrusted and escaped where it is rendered.
 
@@ -51,10 +63,10 @@ class StudyView:
     `protocol` free text on how latency is taken beside what the trials' own protocols say, `recipe` YAML, `data` and
     `versions` label -> value, `commands` label -> command line, `train_commands` trial number -> command that trains
     it, `test` trial number -> figures on the test split by name, `known` trial number -> name of the known detector
-    that it is, `chosen` the trials inside of which another search went on, `lifts` structure -> how far a search
-    inside of it came, `parts` structure -> numbers of its trials, `first` where it began, `training` how detectors
-    were trained, `analysis` what goes with what, None where nothing is complete. RecipeError where the objectives are
-    not a valid set.
+    that it is, `chosen` the trials inside of which another search went on, `lifts` structure -> how far a search inside
+    of it came, `parts` structure -> numbers of its trials, `first` where it began, `training` how detectors were
+    trained, `beside` what one of the front finds beside a known one, `analysis` what goes with what, None where nothing
+    is complete. RecipeError where the objectives are not a valid set.
     """
 
     name: str
@@ -80,6 +92,7 @@ class StudyView:
     parts: Mapping[str, frozenset[int]] = field(default_factory=dict)
     first: FirstStage | None = None
     training: str = ""
+    beside: Beside | None = None
     analysis: Analysis | None = None
 
     def __post_init__(self) -> None:

@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from rich.console import Console
 
-from detsearch.report.columns import NONE, figure, figure_text, significant
+from detsearch.report.columns import ABOUT_LIFT, NONE, figure, figure_text, lift_cells, significant
+from detsearch.report.html import html_report
 from detsearch.report.markdown import code_block, code_span, escape_markdown
 from detsearch.report.tables import markdown_report, markdown_table, terminal_table
 from detsearch.report.view import UNSTEADY
+from detsearch.search.lift import Lift
 from detsearch.search.objective import Objective
 from detsearch.search.trial import TrialState
 from tests.report.fakes import OBJECTIVES, study, trial, view
@@ -112,6 +114,21 @@ def test_markdown_report_has_every_trial_reason_command_and_provenance() -> None
         "YOLO11n",
     ):
         assert fact in text
+
+
+def test_a_lift_has_what_was_scored_on_test_and_a_caution() -> None:
+    trials = [trial(0, 0.40, 10.0), trial(1, 0.44, 9.0), trial(2, 0.41, 8.0)]
+    lift = Lift(baseline=trials[0], trials=2, better=trials[1], cheaper=trials[2])
+    _, _, baseline, better, cheaper = lift_cells("a structure", lift, OBJECTIVES, {0: {"ap": 0.38}, 1: {"ap": 0.37}})
+    assert baseline == "0: AP 0.400, Latency 10.0 ms; test AP 0.380"
+    assert better == "1: AP 0.440, Latency 9.00 ms (+10 %); test AP 0.370"
+    assert cheaper == "2: AP 0.410, Latency 8.00 ms (-20 %)", "not on the front, so not scored"
+    known = view(trials, lifts={"a structure": lift}, test={1: {"ap": 0.37}})
+    assert "; test AP 0.370" in markdown_report(known, trials)
+    assert one_line(ABOUT_LIFT) in one_line(markdown_report(known, trials).replace("\\", ""))
+    assert "; test AP 0.370" in html_report(known, trials)
+    assert ABOUT_LIFT in html_report(known, trials)
+    assert ABOUT_LIFT not in html_report(view(trials), trials)
 
 
 def test_without_trials_the_report_says_so() -> None:
