@@ -316,6 +316,7 @@ def test_two_stages_are_compared_with_one(tmp_path: Path, load: Load, capsys: py
     assert {arm for row in found["candidates"] for arm in row["arms"]} == {"two stages", "one stage"}
     assert str(tmp_path) not in (tmp_path / "out" / "two-stage.json").read_text()
     assert "| difference |" in capsys.readouterr().out
+    assert two_stage.SCOPE in (tmp_path / "out" / "tables.md").read_text()
     two_stage.main([*places, *sizes])
     assert json.loads((tmp_path / "out" / "two-stage.json").read_text()) | {"date": ""} == found | {"date": ""}
 
