@@ -19,11 +19,14 @@ from detsearch.supernet.cells import Architecture
 Order = Literal["first", "second", "exact"]
 """How the gradient of alpha is taken: at the current weights; at those after one more step of theirs, of which alpha is
 part, with DARTS's difference of two gradients for the second derivative; the same by differentiating twice, which takes
-more memory, and for which every operation must be differentiable twice (pooling of regions is not)."""
+more memory, and for which every operation must be differentiable twice (the deformable convolution of guided anchoring
+is not)."""
 
 Batch = Sequence[Any]
 """What the network is called with."""
 CLIP_NORM: Final = 20.0
+RATES: Final = {"architecture": "alpha_lr, or lr", "weights": "lr"}
+"""What to lower where the losses of a step are not finite; alpha_lr alone where alpha is not."""
 
 
 def alpha_optimiser(architecture: Architecture, *, lr: float = 3e-4, weight_decay: float = 1e-3) -> torch.optim.Adam:
@@ -36,7 +39,8 @@ class Bilevel:
 
     `network`, called with a batch, gives losses by name, and has the parameters of `architecture` among its own;
     `weights` is the optimiser of its others. `term` is a further loss of the architecture. Gradients are clipped at the
-    norm `clip_norm`. `dtype`: of autocast, None for none. `iteration` counts the steps of the weights.
+    norm `clip_norm`. `dtype`: of autocast, None for none; the small difference of the second order is taken in float32
+    whatever it is. `iteration` counts the steps of the weights.
     """
 
     def __init__(
@@ -64,7 +68,8 @@ class Bilevel:
 
     def architecture_step(self, batch: Batch, training: Batch | None = None) -> dict[str, float]:
         """Change alpha, and nothing else. Orders other than the first need the `training` batch of the weights' next
-        step. The losses by name, and the gradient's norm; TrainingError, nothing changed, if one is not finite."""
+        step. The losses by name, and the gradient's norm; TrainingError, nothing changed, if one is not finite, and if
+        alpha is not after the step."""
         with _steady(self.network):
             if self.order == "first":
                 losses = self._at_current_weights(batch)
@@ -72,7 +77,10 @@ class Bilevel:
                 assert training is not None
                 look = self._looking_ahead if self.order == "second" else self._looking_ahead_exactly
                 losses = look(batch, training)
-        return self._step("architecture", self.alpha, self._alphas, losses)
+        values = self._step("architecture", self.alpha, self._alphas, losses)
+        if broken := self._broken_alpha():
+            raise self._error("architecture", broken, "alpha_lr")
+        return values
 
     def weights_step(self, batch: Batch) -> dict[str, float]:
         """Change the weights (and the statistics of batch norms), and not alpha. The losses by name, and the gradient's
@@ -114,7 +122,8 @@ class Bilevel:
             for sign in (1, -1):
                 self._move([old + sign * near * part for old, part in zip(before, along, strict=True)])
                 with _fixed(weights), self._drawing(chance):
-                    sides.append(_gradients(self._losses(training), self._alphas))
+                    # In bfloat16, whose steps are larger than this one, both sides would mostly be the same.
+                    sides.append(_gradients(self._losses(training, cast=False), self._alphas))
         finally:
             self._move(before)
         for alpha, now, right, left in zip(self._alphas, direct, *sides, strict=True):
@@ -139,9 +148,11 @@ class Bilevel:
             torch.manual_seed(seed)
             yield
 
-    def _losses(self, batch: Batch, weights: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+    def _losses(
+        self, batch: Batch, weights: dict[str, Tensor] | None = None, *, cast: bool = True
+    ) -> dict[str, Tensor]:
         kind = self._alphas[0].device.type
-        with torch.autocast(kind, dtype=self.dtype, enabled=self.dtype is not None):
+        with torch.autocast(kind, dtype=self.dtype, enabled=cast and self.dtype is not None):
             losses: dict[str, Tensor] = functional_call(self.network, weights or {}, tuple(batch))
         return losses
 
@@ -180,13 +191,22 @@ class Bilevel:
         values = dict(zip([*losses, "grad_norm"], torch.stack(found).tolist(), strict=True))
         if broken := [f"{key} is {value}" for key, value in values.items() if not math.isfinite(value)]:
             optimiser.zero_grad(set_to_none=True)
-            where = f"iteration {self.iteration + 1}, {name} step"
-            raise TrainingError(f"{where}: {', '.join(broken)}; lower the learning rate of the {name}")
+            lost = self._broken_alpha()
+            raise self._error(name, [*lost, *broken], "alpha_lr" if lost else RATES[name])
         optimiser.step()
         # The fused step does not tell autograd that it wrote, on which whoever keeps a function of weights relies.
         torch.autograd.graph.increment_version(learning)
         optimiser.zero_grad(set_to_none=True)
         return values
+
+    def _broken_alpha(self) -> list[str]:
+        """What is to be said of alpha where it is not finite."""
+        alphas = dict(self.architecture.alpha.items())
+        finite = torch.stack([alpha.detach().isfinite().all() for alpha in alphas.values()]).tolist()
+        return [f"alpha of {group} is not finite" for group, whole in zip(alphas, finite, strict=True) if not whole]
+
+    def _error(self, step: str, broken: list[str], rate: str) -> TrainingError:
+        return TrainingError(f"iteration {self.iteration + 1}, {step} step: {', '.join(broken)}; lower {rate}")
 
 
 def _total(losses: dict[str, Tensor]) -> Tensor:

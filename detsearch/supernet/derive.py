@@ -25,7 +25,7 @@ def derive(alpha: Tensor, operations: Sequence[str], nodes: int) -> CellSpec:
     TrainingError where alpha is not finite.
     """
     if not alpha.isfinite().all():
-        raise TrainingError("architecture: its parameters are no longer finite; lower their learning rate")
+        raise TrainingError("alpha is no longer finite; lower its learning rate, alpha_lr")
     weights = alpha.detach().double().cpu().softmax(dim=-1).tolist()
     found: dict[int, list[tuple[float, Edge]]] = {}
     for (node, source), row in zip(edges_of(nodes), weights, strict=True):

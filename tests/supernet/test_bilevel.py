@@ -222,6 +222,51 @@ def test_a_step_that_is_not_finite_changes_nothing(order):
     assert changed(search, before) <= running
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_alpha_that_its_own_step_breaks_is_named_at_once(value):
+    """And not first in the weights' step, which would be blamed."""
+    search = made()
+
+    def stepped():
+        with torch.no_grad():
+            search.architecture.alpha["boxes"][1, 0] = value
+
+    search.alpha.step = stepped
+    wanted = r"^iteration 1, architecture step: alpha of boxes is not finite; lower alpha_lr$"
+    with pytest.raises(TrainingError, match=wanted):
+        search.architecture_step(batch(0))
+
+
+def test_alpha_is_blamed_for_losses_that_it_breaks():
+    for name in ("architecture", "weights"):
+        search = made()
+        with torch.no_grad():
+            search.architecture.alpha["boxes"].fill_(math.nan)
+        step = search.architecture_step if name == "architecture" else search.weights_step
+        wanted = f"iteration 1, {name} step: alpha of boxes is not finite, square is nan, .*; lower alpha_lr$"
+        with pytest.raises(TrainingError, match=wanted):
+            step(batch(0))
+
+
+def floats(*seeds):
+    return [tuple(tensor.float() for tensor in batch(seed)) for seed in seeds]
+
+
+def test_second_order_under_bfloat16():
+    """The small difference is taken in float32: in bfloat16 it would be made of rounding."""
+    gradients, passes = {}, []
+    for dtype in (None, torch.bfloat16):
+        search = made("second", dtype=dtype, clip_norm=1e9)
+        search.network.float()
+        search.network.backbone[0].register_forward_hook(lambda *found: passes.append(found[-1].dtype))
+        found = caught(search)
+        search.architecture_step(*floats(0, 1))
+        gradients[dtype] = found[0]
+    assert passes == [torch.float32] * 4 + [torch.bfloat16] * 2 + [torch.float32] * 2
+    rounded, exact = gradients[torch.bfloat16], gradients[None]
+    assert (rounded - exact).norm() < 0.05 * exact.norm()
+
+
 def test_a_step_looks_ahead_from_where_it_is():
     """Looking ahead leaves the weights bit by bit, also where the loss there raises."""
     search = made("second")
