@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -42,22 +42,38 @@ def macs(operations: Sequence[str], width: int) -> Tensor:
     return torch.tensor([*counts, 0], dtype=torch.float32)
 
 
-def latencies(operations: Sequence[str], width: int, maps: Sequence[Tensor], *, runs: int = 10) -> Tensor:
-    """Milliseconds of each operation on all of `maps` (1, `width`, H, W), and of 'none': (K + 1,) float32, medians of
-    `runs`, each with all operations in turn, so that a device that is disturbed or grows warm treats them alike."""
+def latencies(
+    operations: Sequence[str],
+    width: int,
+    maps: Sequence[Tensor],
+    *,
+    dtype: torch.dtype | None = None,
+    layout: torch.memory_format = torch.contiguous_format,
+    runs: int = 11,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Tensor:
+    """Milliseconds of each operation on all of `maps` (B, `width`, H, W), and of 'none', which takes none: (K + 1,)
+    float32, medians of `runs`, each with all operations in turn, so that a device that is disturbed or grows warm
+    treats them alike. `dtype`: of autocast, None for none; `layout`: of maps and weights in memory; `clock` gives
+    seconds."""
     device = maps[0].device
-    built = [build_operation(token, width, Norms("gn", "gn")).to(device).eval() for token in operations]
+    maps = [level.contiguous(memory_format=layout) for level in maps]
+    made = (build_operation(token, width, Norms("gn", "gn")) for token in operations)
+    built = [operation.to(device).to(memory_format=layout).eval() for operation in made]
 
     def passed(operation: nn.Module) -> float:
-        began = time.perf_counter()
+        began = clock()
         for level in maps:
             operation(level)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        return time.perf_counter() - began
+        return clock() - began
 
-    with exclusive(str(device)), torch.inference_mode():
-        for operation in built:  # warm up
+    cast = torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
+    with exclusive(str(device)), torch.inference_mode(), cast:  # weights are cast once, while warming up
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        for operation in built:
             passed(operation)
         times = torch.tensor([[passed(operation) for operation in built] for _ in range(runs)])
     return torch.cat([times.median(dim=0).values * 1e3, torch.zeros(1)])

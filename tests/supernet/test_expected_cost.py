@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from detsearch.arch.cells import OPERATIONS, SETS
 from detsearch.nn.cells.operations import build_operation
 from detsearch.supernet.cells import Architecture
-from detsearch.supernet.expected_cost import ExpectedCost, macs
+from detsearch.supernet.expected_cost import ExpectedCost, latencies, macs, shares
 from tests.supernet.small import NORMS
 
 
@@ -58,3 +59,62 @@ def test_descent_makes_it_cheaper():
         for alpha in architecture.parameters():
             alpha -= 0.1 * alpha.grad
     assert term(architecture) < before
+
+
+def test_latencies_are_medians_of_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of all operations in turn, after each has been warmed up, in milliseconds; 'none' takes nothing."""
+    seconds = iter([9.0, 9.0, 0.001, 0.005, 0.030, 0.007, 0.002, 0.006])
+    ran: list[str] = []
+    now = [0.0]
+
+    class Pass(nn.Module):
+        def __init__(self, token: str) -> None:
+            super().__init__()
+            self.token = token
+
+        def forward(self, x: Tensor) -> Tensor:
+            ran.append(self.token)
+            now[0] += next(seconds)
+            return x
+
+    monkeypatch.setattr("detsearch.supernet.expected_cost.build_operation", lambda token, *_: Pass(token))
+    found = latencies(("std1", "sep1"), 8, [torch.zeros(1, 8, 4, 4)], runs=3, clock=lambda: now[0])
+    assert found.tolist() == pytest.approx([2, 6, 0])
+    assert ran == ["std1", "sep1"] * 4
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_latencies_are_taken_as_the_search_computes(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype | None, layout: torch.memory_format
+) -> None:
+    seen: list[tuple[bool, bool, torch.dtype]] = []
+
+    class Seen(nn.Conv2d):
+        def forward(self, x: Tensor) -> Tensor:
+            y = super().forward(x)
+            here = (t.is_contiguous(memory_format=layout) for t in (x, self.weight))
+            seen.append((*here, y.dtype))  # type: ignore[arg-type]
+            return y
+
+    monkeypatch.setattr("detsearch.supernet.expected_cost.build_operation", lambda _, width, *__: Seen(width, width, 3))
+    found = latencies(
+        ("std1",), 8, [torch.zeros(2, 8, 5, 7), torch.zeros(2, 8, 3, 4)], dtype=dtype, layout=layout, runs=1
+    )
+    assert seen == [(True, True, dtype or torch.float32)] * 4
+    assert found.shape == (2,)
+    assert 0 < found[0] < 10_000
+
+
+def test_shares_of_the_dearest_cells() -> None:
+    architecture = Architecture(["boxes", "classes"], ("std1", "sep1"), nodes=1)
+    costs = {"boxes": torch.tensor([4.0, 2.0, 0.0]), "classes": torch.tensor([8.0, 6.0, 0.0])}
+    found = shares(costs, architecture)
+    assert {group: share.tolist() for group, share in found.items()} == {
+        "boxes": [pytest.approx([4 / 24, 2 / 24, 0])] * 2,
+        "classes": [pytest.approx([8 / 24, 6 / 24, 0])] * 2,
+    }
+    with torch.no_grad():
+        for alpha in architecture.parameters():
+            alpha[:] = torch.tensor([1e4, 0, 0])
+    assert ExpectedCost(found, 0.25)(architecture).item() == pytest.approx(0.25), "the dearest cells cost the weight"
