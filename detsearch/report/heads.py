@@ -69,12 +69,24 @@ def _facts(found: HeadFound) -> list[tuple[str, str]]:
     facts = found.facts
     return [
         ("Searched from", str(facts["from"])),
-        ("Iterations", f"{facts['iterations']:,}"),
-        ("Time", f"{facts['seconds'] / 60:.1f} minutes"),
-        ("Images", f"{facts['images'][0]} for the architecture, {facts['images'][1]} for the weights"),
+        *_effort(facts),
         ("Seed", str(facts["seed"])),
         ("Device", f"{facts['device_name']} ({facts['device']})"),
-        ("detsearch", __version__),
+        ("detsearch", __version__ if facts["commit"] is None else f"{__version__} ({facts['commit']})"),
+    ]
+
+
+def _effort(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What a search took; nothing where none was made."""
+    if not facts["images"]:
+        return []
+    rates = [f"{r['lr']:g} and {r['alpha_lr']:g} from iteration {r['iteration']:,} on" for r in facts["rates"]]
+    return [
+        ("Iterations", f"{facts['iterations']:,}"),
+        ("Learning rates of weights and architecture", "; ".join(rates)),
+        ("Time", f"{facts['search_seconds'] / 60:.1f} minutes"),
+        ("Memory", f"{facts['search_peak_bytes'] / 2**20:,.0f} MiB at most"),
+        ("Images", f"{facts['images'][0]} for the architecture, {facts['images'][1]} for the weights"),
     ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,10 +18,10 @@ from detsearch.arch.code import format_detector, format_network
 from detsearch.arch.head_cells import with_tower
 from detsearch.arch.presets import resolve
 from detsearch.arch.spaces.cells import CellSpace
-from detsearch.arch.spec import DetectorSpec
+from detsearch.arch.spec import DetectorSpec, NetworkSpec
 from detsearch.cost.latency import device_name
 from detsearch.data.dataset import Dataset
-from detsearch.data.halves import halves, missing_classes
+from detsearch.data.halves import halves, missing_classes, shared_images
 from detsearch.data.loader import TrainLoader, train_loader
 from detsearch.errors import RecipeError, StudyError
 from detsearch.files import write_json, write_text
@@ -30,14 +31,14 @@ from detsearch.runs.device import resolve_device
 from detsearch.runs.identity import located, summary
 from detsearch.runs.interrupt import Stop
 from detsearch.runs.recipe import load_recipe, write_recipe
+from detsearch.runs.revision import commit
 from detsearch.runs.settings import HeadSearchRecipe, Run, TrainRecipe
 from detsearch.runs.train import METRICS, RECIPE
 from detsearch.search.storage import DATABASE
 from detsearch.search.trial import TrialContext
-from detsearch.supernet.cells import Architecture
 from detsearch.supernet.derive import Choice
-from detsearch.supernet.detector import Supernet, build_supernet, with_cells
-from detsearch.supernet.expected_cost import ExpectedCost, latencies, macs, shares
+from detsearch.supernet.detector import Supernet, build_supernet, widths_of, with_cells
+from detsearch.supernet.expected_cost import latencies, macs
 from detsearch.supernet.run import CellSearchRun, Pair
 from detsearch.supernet.search import LOG, STATE, search_cells
 from detsearch.supernet.settings import CellSearchSettings
@@ -79,7 +80,8 @@ def search_head(
     the task that this is part of, which hears of looks and may ask to stop, as Ctrl-C does.
 
     UserErrors for anything wrong with recipe, data, device or folder, before time is spent; TrialInterrupted after
-    Ctrl-C, the state saved; TrainingError if a loss or the architecture stops being finite.
+    Ctrl-C, the state saved; TrainingError if a loss or the architecture stops being finite: the same recipe with lower
+    learning rates then goes on from the state last saved.
     """
     spec = resolve(recipe.detector)
     network = spec.network if recipe.cells.method == "none" else with_tower(spec.network)
@@ -87,62 +89,91 @@ def search_head(
     settings = recipe.cells
     splits = load_splits(recipe, masks=network.has_masks)
     train_set = splits[recipe.data.train]
-    parts = halves(train_set, recipe.seed, least=settings.batch)
+    parts = halves(train_set, recipe.seed, least=settings.batch) if settings.method == "search" else ()
     check_run(recipe, [network], device)
     settings.autocast_dtype(torch.device(device))
     if is_checkpoint(Path(recipe.weights)):
         raise RecipeError("weights", "none, imagenet, or a file of weights of the backbone", "a whole detector's")
     _prepare_folder(folder, recipe)
-    for name, half in zip(("architecture", "weights"), parts, strict=True):
+    for name, half in zip(("architecture", "weights"), parts, strict=False):
         if missing := missing_classes(half):
             warn(f"the half of the {name} has no object of {', '.join(missing)}")
-    history: Sequence[Choice] = ()
-    seconds, cells = 0.0, dict[str, CellSpec]()
+    cells: Mapping[str, CellSpec] = {}
+    run: CellSearchRun | None = None
     if settings.method == "random":
         rng = np.random.default_rng(np.random.SeedSequence([recipe.seed, _ALPHA]))
         space = CellSpace(SETS[settings.operations])
-        groups = build_supernet(network, 1, settings.supernet).groups
-        cells = {group: space.sample(rng) for group in groups}
+        cells = {group: space.sample(rng) for group in widths_of(network)}
     elif settings.method == "search":
-        supernet = _supernet(recipe, spec, len(train_set.classes))
-        run = CellSearchRun(
-            supernet,
-            settings,
-            identity={
-                "network": format_network(network),
-                "input": str(spec.input),
-                "classes": list(train_set.classes),
-                "weights": recipe.weights,
-                "images": [summary(half)["digest"] for half in parts],
-            },
-            seed=recipe.seed,
-            device=device,
-            term=_term(supernet, settings, spec.input, device),
-        )
-        ours, theirs = (_loader(half, recipe, spec, number, network.has_masks) for number, half in enumerate(parts))
+        run = _begun(recipe, spec, network, parts, device)
+        size = _searched_at(recipe, spec)
+        ours, theirs = (_loader(half, recipe, size, number, network.has_masks) for number, half in enumerate(parts))
         with Stop() as stop:
             own = within or TrialContext(folder=folder, should_stop=stop.requested)
             context = replace(own, folder=folder, device=device)
-            history = search_cells(run, ours, theirs, context, progress=progress)
-        cells, seconds = dict(history[-1].cells), run.seconds
+            cells = search_cells(run, ours, theirs, context, progress=progress)[-1].cells
     found = (with_cells(network, cells) if cells else network).at(spec.input)
     facts = {
         "detector": format_detector(found),
         "cells": {group: str(cell) for group, cell in cells.items()},
         "from": format_detector(spec),
-        "iterations": history[-1].iteration if history else 0,
-        "seconds": round(seconds, 1),
-        "history": [choice.record() for choice in history],
+        "method": settings.method,
+        "settings": settings.model_dump(mode="json", exclude={"method"}),
+        "transformations": len(SETS[settings.operations]) if cells else None,
+        "repeats": settings.cells,
+        "widths": widths_of(network),
+        **_effort(run),
         "images": [len(part) for part in parts],
         "seed": recipe.seed,
         "device": device,
         "device_name": device_name(device),
+        "commit": commit(),
     }
     write_text(folder / DETECTOR, f"{facts['detector']}\n")
     shared = {name: getattr(recipe, name) for name in Run.model_fields}
     write_recipe(located(TrainRecipe(detector=str(facts["detector"]), **shared)), folder / TRAIN)
     write_json(folder / FOUND, facts)
-    return HeadFound(found, cells, history, logs.read(folder / LOG), facts)
+    return HeadFound(found, cells, () if run is None else tuple(run.history), logs.read(folder / LOG), facts)
+
+
+def _begun(
+    recipe: HeadSearchRecipe, spec: DetectorSpec, network: NetworkSpec, parts: Sequence[Dataset], device: str
+) -> CellSearchRun:
+    """The search, before its first iteration or the state of an earlier one."""
+    assert not shared_images(*parts), "no image is in both halves"
+    settings, classes = recipe.cells, parts[0].classes
+    supernet = _supernet(recipe, spec, len(classes))
+    return CellSearchRun(
+        supernet,
+        settings,
+        identity={
+            "network": format_network(network),
+            "input": str(_searched_at(recipe, spec)),
+            "classes": list(classes),
+            "weights": recipe.weights,
+            "images": [summary(half)["digest"] for half in parts],
+        },
+        seed=recipe.seed,
+        device=device,
+        measure=partial(_costs, supernet, settings, spec.input, torch.device(device)),
+    )
+
+
+def _searched_at(recipe: HeadSearchRecipe, spec: DetectorSpec) -> InputSize:
+    return spec.input if recipe.cells.input is None else InputSize.parse(recipe.cells.input)
+
+
+def _effort(run: CellSearchRun | None) -> dict[str, Any]:
+    """What the search took, and how it went."""
+    history = () if run is None else run.history
+    return {
+        "iterations": history[-1].iteration if history else 0,
+        "search_seconds": None if run is None else round(run.seconds, 1),
+        "search_peak_bytes": None if run is None else run.peak_bytes,
+        "rates": [] if run is None else run.rates,
+        "costs": {} if run is None else run.costs,
+        "history": [choice.record() for choice in history],
+    }
 
 
 def _supernet(recipe: HeadSearchRecipe, spec: DetectorSpec, num_classes: int) -> Supernet:
@@ -156,11 +187,11 @@ def _supernet(recipe: HeadSearchRecipe, spec: DetectorSpec, num_classes: int) ->
     return supernet
 
 
-def _loader(half: Dataset, recipe: HeadSearchRecipe, spec: DetectorSpec, number: int, masks: bool) -> TrainLoader[Pair]:
+def _loader(half: Dataset, recipe: HeadSearchRecipe, size: InputSize, number: int, masks: bool) -> TrainLoader[Pair]:
     seed = int(np.random.SeedSequence([recipe.seed, _HALF, number]).generate_state(1)[0])
     return train_loader(
         half,
-        spec.input,
+        size,
         batch=recipe.cells.batch,
         seed=seed,
         augmentation=recipe.augmentation,
@@ -170,12 +201,11 @@ def _loader(half: Dataset, recipe: HeadSearchRecipe, spec: DetectorSpec, number:
     )
 
 
-def _term(
-    supernet: Supernet, settings: CellSearchSettings, size: InputSize, device: str
-) -> Callable[[Architecture], Tensor] | None:
-    """What the cells cost, as a part of the architecture's loss."""
-    if not settings.cost_weight:
-        return None
+def _costs(
+    supernet: Supernet, settings: CellSearchSettings, size: InputSize, device: torch.device
+) -> dict[str, Tensor]:
+    """By group what its operations and 'none' cost, (K + 1,): latencies where the found detector answers an image of
+    `size`, computed as the search computes."""
     costs = {}
     for group, width in supernet.widths.items():
         operations = supernet.architecture.choices[group]
@@ -183,8 +213,9 @@ def _term(
             costs[group] = macs(operations, width)
         else:
             maps = [torch.randn(b, width, h, w, device=device) for b, h, w in supernet.maps(size)]
-            costs[group] = latencies(operations, width, maps)
-    return ExpectedCost(shares(costs, supernet.architecture), settings.cost_weight).to(device)
+            layout = torch.channels_last if settings.channels_last else torch.contiguous_format
+            costs[group] = latencies(operations, width, maps, dtype=settings.autocast_dtype(device), layout=layout)
+    return costs
 
 
 def _deciding(recipe: HeadSearchRecipe) -> dict[str, Any]:
@@ -198,9 +229,22 @@ def _prepare_folder(folder: Path, recipe: HeadSearchRecipe) -> None:
     """Write the recipe into the folder, made if need be; an error, and nothing written, if another run is in it."""
     path = folder / RECIPE
     if path.exists():
-        if _deciding(load_recipe(HeadSearchRecipe, path)) != _deciding(recipe):
+        held = load_recipe(HeadSearchRecipe, path)
+        if _deciding(held) != _deciding(recipe):
             hint = "choose another --out, or repeat the command that it was made with"
             raise StudyError(str(folder), "an empty folder or one of the same recipe", "another search's", hint)
+        _check_rates(folder, held.cells.rates, recipe.cells.rates)
     elif other := next((name for name in (DATABASE, CHECKPOINT, METRICS, STATE) if (folder / name).exists()), None):
         raise StudyError(str(folder), "an empty folder", f"one with a {other} and no {RECIPE}", "choose another --out")
     write_recipe(located(recipe), path)
+
+
+def _check_rates(folder: Path, before: Mapping[str, float], now: Mapping[str, float]) -> None:
+    """A search that goes on may do so with lower learning rates; StudyError for one that has ended, and for higher
+    ones."""
+    for name, rate in now.items():
+        if rate > before[name] or (rate < before[name] and (folder / FOUND).exists()):
+            expected = f"cells.{name} {before[name]:g} as in the search in it" + (
+                ", which has ended" if (folder / FOUND).exists() else ", or a lower one"
+            )
+            raise StudyError(str(folder), expected, f"{rate:g}", "choose another --out")

@@ -87,11 +87,23 @@ class Supernet:
         return [(1, -(-padded.height // stride), -(-padded.width // stride)) for stride in part.out.strides]
 
 
-def tower_of(network: NetworkSpec) -> CellTowersSpec | CellGroupSpec:
+def tower_of(network: NetworkSpec) -> CellTowersSpec | CellGroupSpec | None:
     """The tower of cells in a head that has one."""
     head: Any = network.head
-    tower: CellTowersSpec | CellGroupSpec = head.tower if hasattr(head, "tower") else head.mask.tower
+    place = head if hasattr(head, "tower") else getattr(head, "mask", None)
+    tower: CellTowersSpec | CellGroupSpec | None = getattr(place, "tower", None)
     return tower
+
+
+def widths_of(network: NetworkSpec) -> dict[str, int]:
+    """The groups of cells in a head by their names, with the widths of their edges; none where it has no tower."""
+    match tower_of(network):
+        case None:
+            return {}
+        case CellTowersSpec() as towers:
+            return dict(zip((BOXES, CLASSES), towers.widths, strict=True))
+        case CellGroupSpec() as group:
+            return {MASK: group.width}
 
 
 def with_cells(network: NetworkSpec, cells: Mapping[str, CellSpec]) -> NetworkSpec:
@@ -111,12 +123,8 @@ def build_supernet(
     network = with_tower(network)
     detector = build(network, num_classes)
     tower = next(module for module in detector.modules() if isinstance(module, (CellTowers, CellTower)))
-    spec = tower_of(network)
-    widths = (
-        dict(zip((BOXES, CLASSES), spec.widths, strict=True))
-        if isinstance(spec, CellTowersSpec)
-        else {MASK: spec.width}
-    )
+    spec, widths = tower_of(network), widths_of(network)
+    assert spec is not None
     norms = Norms.of(network.norm, spec.norm, beside_bn="gn")
     architecture = Architecture(list(widths), settings.operations, nodes=settings.nodes, generator=generator)
     groups = {}

@@ -7,8 +7,9 @@ from typing import Any, Final
 
 from detsearch.arch.cells import CellSpec
 from detsearch.data.loader import TrainLoader
+from detsearch.errors import TrainingError
 from detsearch.search.trial import TrialContext, TrialInterrupted
-from detsearch.supernet.derive import Choice, entropy, settled
+from detsearch.supernet.derive import Choice
 from detsearch.supernet.run import CellSearchRun, Pair
 from detsearch.training import log as logs
 from detsearch.training.progress import SilentProgress, TrainingProgress
@@ -31,7 +32,8 @@ def search_cells(
     The folder gets ``search.pt``, from which the same search goes on, on a CPU bit for bit as if it had not been
     interrupted, and ``log.jsonl``, a line every `log_steps` iterations.
 
-    Raises TrainingError when a loss or alpha stops being finite: the state is then the one last saved;
+    Raises TrainingError when a loss or alpha stops being finite: the state is then the one last saved, from which the
+    search goes on with lower learning rates;
     TrialInterrupted, the state saved, once ``context.should_stop()``; CheckpointError if the folder holds the state of
     another search; ResourceError if it cannot be written.
     """
@@ -40,23 +42,30 @@ def search_cells(
     if state.exists():
         run.restore(state)
     else:
+        run.begin()
         run.save(state)  # a folder that cannot be written, or a full disk, shows before time is spent
     logs.trim(log, run.iteration, by="iteration")
     batches = zip(_stream(architecture, run.iteration), _stream(weights, run.iteration), strict=False)
     recent: list[dict[str, float]] = []
+    saved = run.iteration
     with progress or SilentProgress() as shown:
         shown.start(run.iteration, settings.iterations)
         run.resume_clock()
-        while run.iteration < settings.iterations and not (settings.stop and settled(run.history)):
-            values = run.iterate(*next(batches))
+        while not run.ended:
+            pair = next(batches)
+            try:
+                values = run.iterate(*pair)
+            except TrainingError as error:
+                raise TrainingError(f"{error} and repeat the command: it goes on after iteration {saved}") from error
             recent.append(_flat(values))
             done = run.iteration
             shown.advance(done)
             if done % settings.log_steps == 0 or done == settings.iterations:
-                record = _record(run, recent)
+                now = Choice.of(run.architecture, done)
+                record = _record(run, recent, now)
                 recent.clear()
                 logs.append(log, record)
-                shown.say(_describe(record))
+                shown.say(f"{_describe(record)}, now {_cells(now.cells)}")
             if done % settings.check == 0 or done == settings.iterations:
                 choice = run.look()
                 shown.say(f"iteration {done}: {_cells(choice.cells)}")
@@ -66,6 +75,7 @@ def search_cells(
                 raise TrialInterrupted(f"stopped on request after iteration {done}")
             if done % settings.save_iterations == 0 or done % settings.check == 0 or done == settings.iterations:
                 run.save(state)
+                saved = done
     return tuple(run.history)
 
 
@@ -82,14 +92,15 @@ def _flat(values: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     return {f"{step}.{name}": value for step, found in values.items() for name, value in found.items()}
 
 
-def _record(run: CellSearchRun, recent: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+def _record(run: CellSearchRun, recent: Sequence[Mapping[str, float]], now: Choice) -> dict[str, Any]:
     """For the log: means over the iterations since the last line (or since the search was gone on with)."""
     means = {name: sum(values[name] for values in recent) / len(recent) for name in recent[0]}
     return {
         "iteration": run.iteration,
         "lr": run.settings.scaled_lr * run.schedule.factor(run.iteration - 1),
+        "alpha_lr": run.settings.alpha_lr,
         "losses": means,
-        "entropy": {group: entropy(alpha) for group, alpha in run.architecture.alpha.items()},
+        "entropy": dict(now.entropy),
         "seconds": round(run.seconds, 3),
     }
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self, get_args
+from typing import Final, Literal, Self, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from detsearch.arch.cells import OPERATIONS, SETS
+from detsearch.errors import SpecError
 from detsearch.supernet.bilevel import Order
 from detsearch.supernet.detector import Sharing, SupernetSettings
-from detsearch.training.settings import StepSettings
+from detsearch.training.settings import Plain, StepSettings
+from detsearch.types import InputSize
 
 OperationSet = Literal["full", "rf5", "rf7", "std", "sep", "darts"]
 Method = Literal["search", "random", "none"]
 assert set(get_args(OperationSet)) == set(SETS)
+RATES: Final = ("lr", "alpha_lr")
+"""Settings that may be lowered on the way: a search that broke loses nothing."""
 
 
 class CellSearchSettings(StepSettings):
@@ -40,6 +44,9 @@ class CellSearchSettings(StepSettings):
         "exact: the same by differentiating twice.",
     )
     cells: int = Field(1, ge=1, le=8, description="Cells in a row in each group, while searching.")
+    input: str | None = Field(
+        None, description="Input size while searching, WxH; null: that of the detector, which is trained at its own."
+    )
     iterations: int = Field(12_500, ge=1, le=10_000_000, description="Most iterations.")
     check: int = Field(2_500, ge=1, description="Iterations between two looks at the cells that would be derived.")
     stop: bool = Field(True, description="End as soon as two looks in a row see the same cells.")
@@ -68,6 +75,23 @@ class CellSearchSettings(StepSettings):
         if self.sharing != "none" and unshared and self.method == "search":
             raise ValueError(f"sharing: none, beside operations {self.operations}, which share no stem")
         return self
+
+    @field_validator("input")
+    @classmethod
+    def _size(cls, text: str | None) -> str | None:
+        try:
+            return None if text is None else str(InputSize.parse(text))
+        except SpecError as error:
+            raise ValueError(str(error)) from None
+
+    def deciding(self) -> dict[str, Plain]:
+        """The settings that say which search this is: all but cadences, loader processes and the learning rates."""
+        return {name: value for name, value in super().deciding().items() if name not in RATES}
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """The learning rates by name."""
+        return {name: getattr(self, name) for name in RATES}
 
     @property
     def supernet(self) -> SupernetSettings:

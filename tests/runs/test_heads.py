@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import json
-import re
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
+from torch import Tensor
 
-from detsearch.arch.cells import CellSpec
+from detsearch.arch.cells import SETS, CellSpec
 from detsearch.arch.code import format_detector, parse_detector
+from detsearch.arch.head_cells import with_tower
 from detsearch.arch.presets import resolve
+from detsearch.data.dataset import Dataset
+from detsearch.data.halves import halves
 from detsearch.errors import CheckpointError, DataError, RecipeError, SpecError, StudyError, TrainingError
 from detsearch.report.heads import write_head_report
+from detsearch.runs.compare import runs_of
+from detsearch.runs.data import load_split
 from detsearch.runs.heads import DETECTOR, FOUND, TRAIN, HeadFound, search_head
 from detsearch.runs.recipe import load_recipe
-from detsearch.runs.settings import HeadSearchRecipe, TrainRecipe
+from detsearch.runs.settings import CompareRecipe, HeadSearchRecipe, TrainRecipe
 from detsearch.runs.train import train_recipe
 from detsearch.search.trial import TrialInterrupted
 from detsearch.supernet.bilevel import Bilevel
+from detsearch.supernet.detector import widths_of
 from detsearch.supernet.search import LOG, STATE
 from detsearch.training import log as logs
+from detsearch.training.progress import SilentProgress
 
 BODY = "basicblock_4_1-1-2-2"
 ONE_STAGE = f"{BODY}/fpn(levels=4-5,width=8)/fcos(tower=cells(width=8,repeats=1))@64x64"
@@ -44,7 +52,20 @@ def test_from_recipe_to_a_detector_that_trains(tmp_path: Path, data_file: Path) 
     text = format_detector(found.spec)
     assert parse_detector(text) == found.spec
     assert resolve(str(out / DETECTOR)) == found.spec
-    assert json.loads((out / FOUND).read_text())["detector"] == text
+    facts = json.loads((out / FOUND).read_text())
+    assert facts == json.loads(json.dumps(found.facts))
+    assert facts["detector"] == text
+    assert {name: facts[name] for name in ("method", "transformations", "repeats", "widths", "costs")} == {
+        "method": "search",
+        "transformations": 4,
+        "repeats": 1,
+        "widths": {"boxes": 8, "classes": 8},
+        "costs": {},
+    }
+    assert facts["rates"] == [{"iteration": 0, "lr": 0.004, "alpha_lr": 3e-4}]
+    assert facts["settings"]["operations"] == "rf5"
+    assert facts["search_seconds"] > 0
+    assert facts["search_peak_bytes"] > 1 << 20
     assert [line["iteration"] for line in logs.read(out / LOG)] == [1, 2, 3, 4]
     training = load_recipe(TrainRecipe, out / TRAIN, ["training.epochs=1", "training.batch=4"])
     assert resolve(training.detector) == found.spec
@@ -55,6 +76,8 @@ def test_from_recipe_to_a_detector_that_trains(tmp_path: Path, data_file: Path) 
     again = search_head(recipe(data_file, "cells.log_steps=3", "training.epochs=7", "cells.workers=0"), out)
     assert again.cells == found.cells
     assert (out / STATE).read_bytes() == state
+    for name in ("search_seconds", "search_peak_bytes", "rates"):
+        assert again.facts[name] == facts[name]
 
 
 @pytest.mark.parametrize(
@@ -82,6 +105,66 @@ def test_an_interrupted_search_ends_as_if_it_had_not_been(
     first, second = (torch.load(tmp_path / name / STATE, weights_only=True) for name in ("whole", "parts"))
     for name, tensor in first["weights"].items():
         assert torch.equal(tensor, second["weights"][name]), name
+
+
+def test_an_interrupted_search_goes_on_with_the_costs_that_it_measured(
+    tmp_path: Path, data_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A measurement is never the same twice."""
+    calls = count(1)
+
+    def measured(operations: tuple[str, ...], *_: Any, **__: Any) -> Tensor:
+        drift = next(calls)
+        return torch.tensor([drift * (k + 1.0) for k in range(len(operations))] + [0.0])
+
+    monkeypatch.setattr("detsearch.runs.heads.latencies", measured)
+    priced = ("cells.cost=latency", "cells.cost_weight=0.5", "cells.alpha_lr=0.01")
+    whole = search_head(recipe(data_file, *priced), tmp_path / "whole")
+    assert {group: costs["std1"] for group, costs in whole.facts["costs"].items()} == {"boxes": 1, "classes": 2}
+    calls = count(1)
+    with monkeypatch.context() as patch:
+        done = count(1)
+        patch.setattr("detsearch.runs.interrupt.Stop.requested", lambda _: next(done) == 3)
+        with pytest.raises(TrialInterrupted, match="after iteration 3"):
+            search_head(recipe(data_file, *priced), tmp_path / "parts")
+    for _ in ("goes on", "has ended"):
+        found = search_head(recipe(data_file, *priced), tmp_path / "parts")
+        assert found.facts["costs"] == whole.facts["costs"]
+        assert [c.record() for c in found.history] == [c.record() for c in whole.history]
+    assert next(calls) == 3, "measured once for each group, when the search began"
+
+
+def test_it_is_searched_at_its_own_size(tmp_path: Path, data_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And trained at the detector's."""
+    sizes: list[tuple[int, ...]] = []
+    step = Bilevel.weights_step
+
+    def watched(self: Bilevel, batch: Any) -> dict[str, float]:
+        sizes.append(tuple(batch[0].pixels.shape[2:]))
+        return step(self, batch)
+
+    monkeypatch.setattr(Bilevel, "weights_step", watched)
+    found = search_head(recipe(data_file, "cells.input=32x32", "cells.iterations=1"), tmp_path / "out")
+    assert sizes == [(32, 32)]
+    assert load_recipe(TrainRecipe, tmp_path / "out" / TRAIN).detector == format_detector(found.spec)
+    assert str(found.spec.input) == "64x64"
+    with pytest.raises(StudyError, match="another search's"):
+        search_head(recipe(data_file, "cells.input=96x96", "cells.iterations=1"), tmp_path / "out")
+
+
+def test_progress_tells_the_current_cells(tmp_path: Path, data_file: Path) -> None:
+    said: list[str] = []
+
+    class Told(SilentProgress):
+        def say(self, message: str) -> None:
+            said.append(message)
+
+    found = search_head(recipe(data_file), tmp_path, progress=Told())
+    cells = [{group: str(cell) for group, cell in look.cells.items()} for look in found.history]
+    lines = [next(line for line in said if line.startswith(f"iteration {n}, lr")) for n in (2, 4)]
+    for line, look in zip(lines, cells, strict=True):
+        assert "entropy boxes" in line
+        assert f"now boxes {look['boxes']}; classes {look['classes']}" in line
 
 
 def test_the_seed_decides(tmp_path: Path, data_file: Path) -> None:
@@ -121,6 +204,17 @@ def test_variants(tmp_path: Path, data_file: Path, settings: tuple[str, ...]) ->
     assert set(found.cells) == {"boxes", "classes"}
 
 
+@pytest.mark.parametrize("operations", SETS)
+def test_random_cells_of_every_set(tmp_path: Path, data_file: Path, operations: str) -> None:
+    """Nothing is shared where nothing is searched."""
+    found = search_head(recipe(data_file, "cells.method=random", f"cells.operations={operations}"), tmp_path)
+    assert list(found.cells) == ["boxes", "classes"]
+    chosen = {edge.operation for cell in found.cells.values() for edges in cell.nodes for edge in edges}
+    assert chosen <= set(SETS[operations])
+    assert found.facts["transformations"] == len(SETS[operations])
+    assert found.facts["search_seconds"] is found.facts["search_peak_bytes"] is None
+
+
 def test_random_cells(tmp_path: Path, data_file: Path) -> None:
     found = search_head(recipe(data_file, "cells.method=random", "cells.operations=sep"), tmp_path / "0")
     assert not found.history
@@ -138,6 +232,13 @@ def test_no_cells(tmp_path: Path, data_file: Path) -> None:
     assert not found.cells
     assert load_recipe(TrainRecipe, tmp_path / TRAIN).detector == plain
     assert write_head_report(tmp_path, found).exists()
+    assert (found.facts["transformations"], found.facts["widths"]) == (None, {})
+
+
+def test_no_cells_in_a_head_without_a_place_for_them(tmp_path: Path, data_file: Path) -> None:
+    plain = f"{BODY}/fpn(levels=4-5,width=8)/rpn/2fc(width=8)@64x64"
+    found = search_head(recipe(data_file, "cells.method=none", detector=plain), tmp_path)
+    assert "<h1>" in write_head_report(tmp_path, found).read_text()
 
 
 def test_the_cells_of_a_mask_branch(tmp_path: Path, data_file: Path) -> None:
@@ -187,10 +288,26 @@ def test_alpha_that_stops_being_finite_loses_nothing(
 
     with monkeypatch.context() as patch:
         patch.setattr(Bilevel, "architecture_step", broken)
-        with pytest.raises(TrainingError, match="iteration 4"):
+        line = (
+            "^iteration 4, architecture step: alpha of boxes is not finite, .*; lower alpha_lr and repeat the command: "
+        )
+        with pytest.raises(TrainingError, match=f"{line}it goes on after iteration 2$"):
             search_head(recipe(data_file), tmp_path)
     assert torch.load(tmp_path / STATE, weights_only=True)["iteration"] == 2
-    assert search_head(recipe(data_file), tmp_path).history[-1].iteration == 4
+    with pytest.raises(StudyError, match=r"cells\.alpha_lr 0\.0003 as in the search in it, or a lower one, got 0\.1"):
+        search_head(recipe(data_file, "cells.alpha_lr=0.1"), tmp_path)
+    lower = recipe(data_file, "cells.alpha_lr=0.0001", "cells.lr=0.002")
+    found = search_head(lower, tmp_path)
+    assert [look.iteration for look in found.history] == [2, 4]
+    assert found.facts["rates"] == [
+        {"iteration": 0, "lr": 0.004, "alpha_lr": 0.0003},
+        {"iteration": 2, "lr": 0.002, "alpha_lr": 0.0001},
+    ]
+    assert [line["alpha_lr"] for line in logs.read(tmp_path / LOG)] == [0.0003] * 2 + [0.0001] * 2
+    assert "from iteration 2 on" in write_head_report(tmp_path, found).read_text()
+    with pytest.raises(StudyError, match=r"cells\.lr 0\.002 as in the search in it, which has ended, got 0\.001"):
+        search_head(recipe(data_file, "cells.alpha_lr=0.0001", "cells.lr=0.001"), tmp_path)
+    assert search_head(lower, tmp_path).facts["rates"] == found.facts["rates"]
 
 
 @pytest.mark.parametrize(
@@ -200,6 +317,7 @@ def test_alpha_that_stops_being_finite_loses_nothing(
         ((), f"{BODY}/fpn(levels=4-5,width=8)/rpn/2fc(width=8)@64x64", SpecError, "head"),
         (("cells.operations=darts",), ONE_STAGE, RecipeError, "sharing: none"),
         (("cells.operations=all",), ONE_STAGE, RecipeError, "cells.operations"),
+        (("cells.input=64",), ONE_STAGE, RecipeError, r"cells\.input"),
         ((), "resnet18/fpn/fcos(tower=cells(boxes=std9(0)))@64x64", SpecError, "std9"),
     ],
 )
@@ -220,9 +338,51 @@ def test_a_class_that_is_missing_in_a_half_is_told(tmp_path: Path, data_file: Pa
     few = yaml.safe_load(data_file.read_text())
     few["splits"]["train"]["images"] = 2
     data_file.write_text(yaml.safe_dump(few))
+    images = load_split(str(data_file), "train")
     told: list[str] = []
     search_head(recipe(data_file, "cells.batch=1", "cells.iterations=1"), tmp_path / "out", warn=told.append)
-    assert any(re.match("the half of the (architecture|weights) has no object of [a-z]+", line) for line in told)
+    expected = []
+    for name, half in zip(("architecture", "weights"), halves(images, 0, least=1), strict=True):
+        there = {images.classes[label] for record in half.records for label in record.labels}
+        if missing := [one for one in images.classes if one not in there]:
+            expected.append(f"the half of the {name} has no object of {', '.join(missing)}")
+    assert expected
+    assert told == expected
+    told.clear()
+    for method in ("none", "random"):
+        search_head(recipe(data_file, f"cells.method={method}"), tmp_path / method, warn=told.append)
+    assert told == [], "nothing is searched"
+
+
+def test_halves_that_share_an_image_are_not_searched(
+    tmp_path: Path, data_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(dataset: Dataset, *_: int, **__: int) -> tuple[Dataset, Dataset]:
+        return dataset.subset(range(5)), dataset.subset(range(4, 8))
+
+    monkeypatch.setattr("detsearch.runs.heads.halves", wrong)
+    with pytest.raises(AssertionError, match="no image is in both halves"):
+        search_head(recipe(data_file), tmp_path / "out")
+    assert not (tmp_path / "out" / STATE).exists()
+
+
+def test_recipes_of_the_project_have_heads_that_can_be_searched() -> None:
+    folder = Path(__file__).resolve().parents[2] / "recipes"
+    paths = sorted(folder.glob("head*.yaml"))
+    assert len(paths) > 3
+    searched = 0
+    for path in paths:
+        if " detsearch compare " in path.read_text().partition("\n")[0]:
+            runs = runs_of(load_recipe(CompareRecipe, path))
+        else:
+            runs = {path.name: load_recipe(HeadSearchRecipe, path)}
+        for name, run in runs.items():
+            network = resolve(run.detector).network  # type: ignore[attr-defined]
+            if isinstance(run, HeadSearchRecipe) and run.cells.method != "none":
+                searched += 1
+                assert widths_of(with_tower(network)), f"{path}: {name}"
+                assert run.cells.method == "random" or run.cells.supernet.operations
+    assert searched > 10
 
 
 def test_the_report_shows_the_cells(tmp_path: Path, data_file: Path) -> None:

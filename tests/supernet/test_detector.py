@@ -63,6 +63,20 @@ def test_steps(name):
     assert detector.detect(scene([1, 1], masks=False)[0]).boxes.isfinite().all()
 
 
+@pytest.mark.parametrize("order", ["second", "exact"])
+def test_a_mask_branch_can_be_looked_ahead_in(order):
+    """Pooling of regions, through which the step of the weights goes, is differentiable twice."""
+    supernet = made("mask")
+    detector, alpha = supernet.detector.train(), supernet.architecture.alpha["mask"]
+    weights = torch.optim.SGD([p for p in detector.parameters() if p is not alpha], lr=1e-3)
+    search = Bilevel(detector, supernet.architecture, weights, alpha_optimiser(supernet.architecture), order=order)
+    before = {name: tensor.clone() for name, tensor in detector.state_dict().items()}
+    found = search.architecture_step(scene([3, 2], masks=True), scene([1, 3], masks=True))
+    assert 0 < found["grad_norm"] < float("inf")
+    changed = {name for name, tensor in detector.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert {name.rpartition(".")[2] for name in changed} == {"alpha"}
+
+
 @pytest.mark.parametrize("name", ["fcos", "retinanet", "mask"])
 @pytest.mark.parametrize("counts", [[2, 1], [0, 0]], ids=["objects", "none"])
 def test_everything_gets_a_gradient(name, counts):
