@@ -47,13 +47,16 @@ def check_mask_objectives(objectives: Iterable[Objective], networks: Iterable[Ne
 
 
 def check_run(run: Run, networks: Iterable[NetworkSpec], device: str) -> None:
-    """The precision on the device, and for every backbone that occurs the frozen stages and the weights; ResourceError,
-    RecipeError or CheckpointError."""
+    """The precision on the device, and for every backbone that occurs the frozen stages, which must have come with
+    weights, and the weights; ResourceError, RecipeError or CheckpointError."""
     run.training.autocast_dtype(torch.device(device))
     networks = list(networks)
     if run.training.frozen_stages:
         for network in _of_each_backbone(networks):
             first_stages(_backbone(network), run.training.frozen_stages)
+        if run.weights == "none":
+            received, hint = str(run.training.frozen_stages), "set it to 0, or say which weights"
+            raise RecipeError("training.frozen_stages", "0 where training begins with weights: none", received, hint)
     if run.weights == "none":
         return
     if run.weights != IMAGENET:
