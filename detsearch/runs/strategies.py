@@ -17,7 +17,7 @@ from detsearch.search.evolution import Evolution
 from detsearch.search.exhaustive import Exhaustive
 from detsearch.search.given import GivenFirst
 from detsearch.search.inheritance import Inheriting
-from detsearch.search.joint import Joint
+from detsearch.search.joint import Joint, Part
 from detsearch.search.objective import Objective
 from detsearch.search.optuna_samplers import OptunaSampler
 from detsearch.search.random_search import RandomSearch
@@ -35,10 +35,13 @@ def make_strategy(settings: SearchSettings, space: Space, objectives: tuple[Obje
     strategy does that."""
     if settings.strategy in LISTING:
         expect_listable(space, f"strategy {settings.strategy}")
-    given = tuple(_member(space, text, number) for number, text in enumerate(settings.start))
+    given = tuple(_member(space, spec, number) for number, spec in enumerate(read_start(settings)))
     if isinstance(space, StructuresSpace):
-        searches = tuple((part, _in_one(settings, part, objectives)) for part in space.parts)
-        strategy: Strategy = Joint(searches=searches)
+        parts = (
+            Part(space=part, strategy=_in_one(settings, part, objectives), baseline=baseline)
+            for part, baseline in zip(space.parts, space.baselines, strict=True)
+        )
+        strategy: Strategy = Joint(parts=tuple(parts))
         given = (*space.baselines, *given)
     else:
         strategy = _in_one(settings, space, objectives)
@@ -61,16 +64,22 @@ def _in_one(settings: SearchSettings, space: Space, objectives: tuple[Objective,
             return OptunaSampler(space=space, objectives=objectives, sampler=sampler, initial=settings.initial)
 
 
-def _member(space: Space, text: str, number: int) -> DetectorSpec:
-    """A detector that the recipe names as a start."""
-    where = f"search.start[{number}]"
-    try:
-        spec = resolve(text)
-    except SpecError as error:
-        raise RecipeError(where, "a preset or a detector's code", f"{text!r} ({error})") from None
+def read_start(settings: SearchSettings) -> list[DetectorSpec]:
+    """The detectors that a recipe names as a start; RecipeError for what is none."""
+    found = []
+    for number, text in enumerate(settings.start):
+        try:
+            found.append(resolve(text))
+        except SpecError as error:
+            wanted = "a preset or a detector's code"
+            raise RecipeError(f"search.start[{number}]", wanted, f"{text!r} ({error})") from None
+    return found
+
+
+def _member(space: Space, spec: DetectorSpec, number: int) -> DetectorSpec:
     if not space.contains(spec):
         why = "`detsearch space` lists them"
         if isinstance(space, ModularSpace | StructuresSpace):
             why = space.fault(spec) or why
-        raise RecipeError(where, "a member of the space", format_detector(spec), why)
+        raise RecipeError(f"search.start[{number}]", "a member of the space", format_detector(spec), why)
     return spec

@@ -9,21 +9,33 @@ from dataclasses import dataclass
 import numpy as np
 
 from detsearch.arch.spaces.base import Space
+from detsearch.arch.spec import DetectorSpec
 from detsearch.search.trial import Proposal, Strategy, Trial, TrialState
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One of several searches. Its `baseline` need not be a member of the space: it is a trial of this search all the
+    same, so that it may be a parent."""
+
+    space: Space
+    strategy: Strategy
+    baseline: DetectorSpec | None = None
+
+    def own(self, trials: Sequence[Trial]) -> list[Trial]:
+        """Those of the trials that belong to this search."""
+        return [trial for trial in trials if trial.spec == self.baseline or self.space.contains(trial.spec)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Joint:
     """Each new candidate comes from the search that has had the fewest so far, pruned ones not counted; a search sees
-    the trials of its own space only. `searches` are spaces without common members, and a strategy in each."""
+    its own trials only. The spaces of `parts` have no member, and no baseline, in common."""
 
-    searches: tuple[tuple[Space, Strategy], ...]
+    parts: tuple[Part, ...]
 
     def propose(self, history: Sequence[Trial], running: Sequence[Trial], rng: np.random.Generator) -> Proposal | None:
-        shares = [
-            ([t for t in history if space.contains(t.spec)], [t for t in running if space.contains(t.spec)], strategy)
-            for space, strategy in self.searches
-        ]
+        shares = [(part.own(history), part.own(running), part.strategy) for part in self.parts]
         shares.sort(key=lambda share: sum(t.state is not TrialState.PRUNED for t in (*share[0], *share[1])))
         proposals = (strategy.propose(past, present, rng) for past, present, strategy in shares)
         return next((proposal for proposal in proposals if proposal is not None), None)

@@ -38,7 +38,8 @@ _State: Final = optuna.trial.TrialState
 class OptunaSampler:
     """`initial` is what the sampler draws before it begins: the population of NSGA-II, the first trials of TPE.
 
-    Values are those of the fidelity that most trials have. Other settings are optuna's defaults.
+    Values are those of the fidelity that most trials have; trials outside of the space tell it nothing. Other settings
+    are optuna's defaults.
     """
 
     space: Space
@@ -69,6 +70,7 @@ class OptunaSampler:
         return TPESampler(n_startup_trials=self.initial, seed=seed)
 
     def _frozen(self, history: Sequence[Trial], running: Sequence[Trial]) -> list[FrozenTrial]:
+        history = [trial for trial in history if self.space.contains(trial.spec)]
         fidelities = Counter(trial.fidelity for trial in history if trial.state is TrialState.COMPLETE)
         usual = max(fidelities, key=lambda fidelity: (fidelities[fidelity], fidelity)) if fidelities else None
         found = []
@@ -76,7 +78,8 @@ class OptunaSampler:
             values = [trial.values()[objective.name] for objective in self.objectives]
             generation = {_GENERATION: count // max(2, self.initial)} if self.sampler == "nsga2" else {}
             found.append(self._trial(trial, state=_State.COMPLETE, values=values, system_attrs=generation))
-        return [*found, *(self._trial(trial, state=_State.RUNNING) for trial in running)]
+        inside = (trial for trial in running if self.space.contains(trial.spec))
+        return [*found, *(self._trial(trial, state=_State.RUNNING) for trial in inside)]
 
     def _trial(self, trial: Trial, **facts: object) -> FrozenTrial:
         choices = dict(zip(PARTS, self._choices(trial.spec), strict=True))

@@ -8,15 +8,19 @@ import yaml
 
 from detsearch.arch.code import parse_detector
 from detsearch.arch.spaces.modular import ModularSpace
+from detsearch.arch.spaces.section import read_space
+from detsearch.arch.spaces.structures import StructuresSpace
 from detsearch.errors import UserError
 from detsearch.runs import candidate
 from detsearch.runs.candidate import TrainedCandidates
 from detsearch.runs.recipe import load_recipe
 from detsearch.runs.search import search_structure
-from detsearch.runs.settings import SearchRecipe
+from detsearch.runs.settings import SearchRecipe, SearchSettings
+from detsearch.runs.strategies import make_strategy
 from detsearch.search.ledger import read_study
-from detsearch.search.trial import TrialState
-from detsearch.types import Latency
+from detsearch.search.objective import Objective
+from detsearch.search.trial import GIVEN, Trial, TrialState, proposal_rng
+from detsearch.types import CostMetrics, Fidelity, Latency, Metrics
 
 STRUCTURE = "basicblock_4_1-2-2-2/fpn(levels=4-5,width=8)/retinanet(depth=1)@64x64"
 SPACE: dict[str, Any] = {"structure": STRUCTURE, "base": [4, 6], "width": [8, 16], "depth": 12, "spread": [0.25, 4]}
@@ -69,6 +73,7 @@ def test_a_search_inside_the_modules_of_a_structure(tmp_path: Path, modular_file
         (["space.modules.structure=timm(model=swin_tiny_patch4_window7_224)/rpn/2fc@64x64"], "have a code"),
         (["weights=imagenet"], "imagenet weights"),
         (["training.frozen_stages=9"], "stages"),
+        (["training.frozen_stages=1"], "frozen_stages: expected 0 where training begins with weights: none, got 1"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_trained(
@@ -113,3 +118,26 @@ def test_latency_of_what_is_out_by_its_count_is_not_measured(
         measured.clear()
         assert TrainedCandidates(recipe, 3, "cpu").cost(spec).macs > 10
         assert len(measured) == times
+
+
+@pytest.mark.parametrize("strategy", ["evolution", "surrogate", "random", "nsga2", "tpe", "all"])
+def test_a_baseline_with_another_stem_leads_inside(strategy: Any) -> None:
+    """It is no member of the space; all strategies bear it, and evolution begins with it."""
+    classical = STRUCTURE.replace("/fpn", "(stem=7x7)/fpn")
+    space = read_space({"modules": {**{k: v for k, v in SPACE.items() if k != "structure"}, "depth": 6,
+                                    "structures": [classical]}})  # fmt: skip
+    assert isinstance(space, StructuresSpace)
+    (baseline,) = space.baselines
+    assert not space.contains(baseline)
+    objectives = (Objective("ap", True), Objective("macs", False))
+    made = make_strategy(SearchSettings(strategy=strategy, initial=1), space, objectives)
+    first = made.propose([], [], proposal_rng(0, 0))
+    assert first is not None
+    assert (first.spec, first.origin) == (baseline, GIVEN)
+    cost, metrics = CostMetrics(params=1, macs=5, memory_access=1), Metrics(values={"ap": 0.5}, fidelity=Fidelity(2))
+    trial = Trial(number=0, code="", spec=baseline, state=TrialState.COMPLETE, fidelity=Fidelity(2), seed=0,
+                  origin=GIVEN, cost=cost, metrics=metrics)  # fmt: skip
+    second = made.propose([trial], [], proposal_rng(0, 1))
+    assert second is not None
+    assert space.contains(second.spec)
+    assert second.parents == ((0,) if strategy == "evolution" else ())
