@@ -83,8 +83,8 @@ class ModularSpace:
             received = f"{self.depth} with {self.doublings[-1]} doublings"
             raise RecipeError(f"{_WHERE}.depth", "more blocks than doublings", received)
         for name, values in (("base", self.bases), ("width", self.widths)):
-            if list(values) != sorted(set(values)):
-                raise RecipeError(f"{_WHERE}.{name}", "ascending numbers, each once", str(list(values)))
+            if list(values) != sorted(set(values)) or (values and values[0] < 1):
+                raise RecipeError(f"{_WHERE}.{name}", "ascending numbers from 1 on, each once", str(list(values)))
         low, high = self.spread
         if not 0 < low <= high:
             raise RecipeError(f"{_WHERE}.spread", "two positive numbers, the first not the greater", f"{low}, {high}")
@@ -105,8 +105,9 @@ class ModularSpace:
             raise RecipeError(f"{_WHERE}.spread", wanted, f"{low:g} to {high:g}", hint)
 
     @classmethod
-    def from_section(cls, section: Any) -> ModularSpace:
-        """Read a recipe's section, the fields of `ModularChoices`; RecipeError names the field."""
+    def from_section(cls, section: Any, *, shared: bool = False) -> ModularSpace:
+        """Read a recipe's section, the fields of `ModularChoices`; RecipeError names the field. In a section that
+        structures have `shared`, widths are for those whose neck has one."""
         try:
             read = ModularChoices.model_validate(section)
         except ValidationError as problem:
@@ -118,12 +119,12 @@ class ModularSpace:
             wanted = "a preset or a detector's code, with a backbone that has a block code"
             raise RecipeError(f"{_WHERE}.structure", wanted, f"{read.structure!r} ({error})") from None
         has_width = isinstance(getattr(structure.network.neck, "width", None), int)
-        if read.width and not has_width:
+        if read.width and not has_width and not shared:
             raise RecipeError(f"{_WHERE}.width", "none, for a structure whose neck has no width", str(read.width))
         return cls(
             structure=structure,
             bases=tuple(read.base),
-            widths=tuple(read.width) or (WIDTHS if has_width else ()),
+            widths=(tuple(read.width) or WIDTHS) if has_width else (),
             depth=read.depth,
             doublings=tuple(read.doublings),
             spread=read.spread,

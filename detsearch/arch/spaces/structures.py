@@ -34,15 +34,15 @@ class StructuresSpace(Union):
         return None if None in faults else faults[0]
 
     def to_choices(self) -> dict[str, dict[str, Any]]:
-        """The section, with every field: what identifies a space."""
-        shared = self.parts[0].to_choices()[MODULES]
+        """The section, with every field: what identifies a space. All parts have the same widths, or none."""
+        shared = max(self.parts, key=lambda part: len(part.widths)).to_choices()[MODULES]
         del shared["structure"]
         return {MODULES: {STRUCTURES: [format_detector(part.structure) for part in self.parts], **shared}}
 
 
 def read_modular(section: Any) -> ModularSpace | StructuresSpace:
-    """A recipe's section: the fields of `ModularChoices`, with one `structure` or a list of `structures`. RecipeError
-    names the field."""
+    """A recipe's section: the fields of `ModularChoices`, with one `structure` or a list of `structures`, of which
+    those whose neck has no width do without. RecipeError names the field."""
     if not isinstance(section, Mapping) or STRUCTURES not in section:
         return ModularSpace.from_section(section)
     texts = section[STRUCTURES]
@@ -51,7 +51,7 @@ def read_modular(section: Any) -> ModularSpace | StructuresSpace:
     if "structure" in section:
         raise RecipeError(f"space.{MODULES}", f"structure or {STRUCTURES}", "both")
     shared = {name: value for name, value in section.items() if name != STRUCTURES}
-    parts = tuple(ModularSpace.from_section({**shared, "structure": text}) for text in texts)
+    parts = tuple(ModularSpace.from_section({**shared, "structure": text}, shared=True) for text in texts)
     for number, part in enumerate(parts):
         twin = next((n for n, other in enumerate(parts[:number]) if other.frame == part.frame), None)
         if twin is not None:
