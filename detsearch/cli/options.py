@@ -21,6 +21,13 @@ Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda:0, ... S
 Devices = Annotated[
     int | None, typer.Option(min=1, help="Share every batch among so many: GPUs, or processes. Sets devices.")
 ]
+Trials = Annotated[int | None, typer.Option(min=1, help="Candidates to train. Sets budget.trials.")]
+Hours = Annotated[float | None, typer.Option(min=0.001, help="Wall time. Sets budget.hours.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Trials at once. Sets execution.workers.")]
+Executor = Annotated[
+    str | None, typer.Option(help="processes, or ray: a cluster that runs already. Sets execution.executor.")
+]
+Address = Annotated[str | None, typer.Option(help="Of the Ray cluster. Sets execution.address.")]
 Input = Annotated[str | None, typer.Option("--input", "-i", metavar="WxH", help="Input size in pixels.")]
 Detector = Annotated[
     str,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +14,9 @@ from detsearch.cli.output import log, print_json, resumable, say, stderr
 from detsearch.errors import RecipeError, StudyError
 from detsearch.runs.settings import SearchRecipe
 from detsearch.yamlfile import read_yaml
+
+if TYPE_CHECKING:
+    from detsearch.runs.search import Finished
 
 
 def register(app: typer.Typer) -> None:
@@ -30,13 +34,11 @@ def structure(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the study; an existing one is resumed.")] = Path(
         "runs/search"
     ),
-    trials: Annotated[int | None, typer.Option(min=1, help="Candidates to train. Sets budget.trials.")] = None,
-    hours: Annotated[float | None, typer.Option(min=0.001, help="Wall time. Sets budget.hours.")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Trials at once. Sets execution.workers.")] = None,
-    executor: Annotated[
-        str | None, typer.Option(help="processes, or ray: a cluster that runs already. Sets execution.executor.")
-    ] = None,
-    address: Annotated[str | None, typer.Option(help="Of the Ray cluster. Sets execution.address.")] = None,
+    trials: options.Trials = None,
+    hours: options.Hours = None,
+    workers: options.Workers = None,
+    executor: options.Executor = None,
+    address: options.Address = None,
     device: options.Device = None,
     seed: options.Seed = None,
     settings: options.Set = None,
@@ -63,11 +65,7 @@ def structure(
             "data.file": data,
             "budget.trials": trials,
             "budget.hours": hours,
-            "execution.workers": workers,
-            "execution.executor": executor,
-            "execution.address": address,
-            "device": device,
-            "seed": seed,
+            **_how(workers, executor, address, device, seed),
         },
     )
     run_search(chosen, out, json=json)
@@ -88,9 +86,11 @@ def modules(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the study; an existing one is resumed.")] = Path(
         "runs/modules"
     ),
-    trials: Annotated[int | None, typer.Option(min=1, help="Candidates to train. Sets budget.trials.")] = None,
-    hours: Annotated[float | None, typer.Option(min=0.001, help="Wall time. Sets budget.hours.")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Trials at once. Sets execution.workers.")] = None,
+    trials: options.Trials = None,
+    hours: options.Hours = None,
+    workers: options.Workers = None,
+    executor: options.Executor = None,
+    address: options.Address = None,
     device: options.Device = None,
     seed: options.Seed = None,
     settings: options.Set = None,
@@ -99,22 +99,22 @@ def modules(
     """Search inside the modules of some structures: block code and widths, trained from scratch (SM-NAS, stage two).
 
     The structures are spread along the front of a study of `search structure`, or named by `--trial`; data and training
-    are the study's where the recipe does not say otherwise, and `--set space.modules.base=[8,12,16]` and the like say
-    what may vary. Each structure is trained as it is first; all searches share one budget and one pool of workers, and
-    the report shows how far each structure was lifted. Without `--from`, the recipe names the structures itself.
+    are the study's where the recipe does not say otherwise (recipes/modules.yaml has the paper's training), but nothing
+    is frozen, and `--set space.modules.base=[8,12,16]` and the like say what may vary. Each structure is trained as it
+    is first; all searches share one budget and one pool of workers, and the report shows how far each structure was
+    lifted. Without `--from`, the recipe names the structures itself.
 
-    Ctrl-C lets running trials save; the same command goes on where it stopped.
+    Ctrl-C lets running trials save; the same command goes on where it stopped, inside of the same structures, whatever
+    has become of the study.
     """
-    from detsearch.runs.modules import CHOSEN, modular_recipe
+    from detsearch.runs.modules import modular_recipe
     from detsearch.runs.recipe import load_recipe
 
     values = {
         "data.file": data,
         "budget.trials": trials,
         "budget.hours": hours,
-        "execution.workers": workers,
-        "device": device,
-        "seed": seed,
+        **_how(workers, executor, address, device, seed),
     }
     if study is None:
         if count is not None or trial:
@@ -125,12 +125,14 @@ def modules(
     else:
         chosen = modular_recipe(
             study,
-            count=count or CHOSEN,
+            count=count,
             trials=trial or (),
             raw={} if recipe is None else read_yaml(recipe, RecipeError),
             where="recipe" if recipe is None else str(recipe),
             settings=settings or (),
             options=values,
+            folder=out,
+            tell=log,
         )
     run_search(chosen, out, json=json, first=study)
 
@@ -142,27 +144,56 @@ def stages(
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder of both studies; an existing one is resumed.")
     ] = Path("runs/all"),
-    trials: Annotated[int | None, typer.Option(min=1, help="Candidates to train in all. Sets budget.trials.")] = None,
-    hours: Annotated[float | None, typer.Option(min=0.001, help="Wall time. Sets budget.hours.")] = None,
+    trials: options.Trials = None,
+    hours: options.Hours = None,
+    workers: options.Workers = None,
+    executor: options.Executor = None,
+    address: options.Address = None,
+    device: options.Device = None,
+    seed: options.Seed = None,
     settings: options.Set = None,
     json: options.Json = False,
 ) -> None:
     """Both stages of SM-NAS with one budget: structures, then inside the modules of those along the front.
 
-    The studies are in `structure` and `modules` below the folder. Ctrl-C lets running trials save; the same command
-    goes on where it stopped.
+    The studies are in `structure` and `modules` below the folder. Both stages are looked at before the first begins.
+    Ctrl-C lets running trials save; the same command goes on where it stopped, and with more trials or hours it goes on
+    further: once the second stage has begun, with that one, inside of the same structures.
     """
     from detsearch.report.study import write_report
+    from detsearch.runs.modules import structures_in
     from detsearch.runs.recipe import load_recipe
     from detsearch.runs.settings import StagesRecipe
-    from detsearch.runs.stages import MODULES_FOLDER, STRUCTURE_FOLDER, first_stage, second_stage
+    from detsearch.runs.stages import (
+        MODULES_FOLDER,
+        STRUCTURE_FOLDER,
+        check_second_stage,
+        first_stage,
+        second_stage,
+    )
 
     chosen = load_recipe(StagesRecipe, recipe, settings or (), {"budget.trials": trials, "budget.hours": hours})
-    one = first_stage(chosen)
-    run_search(one, out / STRUCTURE_FOLDER, json=json)
-    two = second_stage(chosen, out / STRUCTURE_FOLDER)
-    run_search(two, out / MODULES_FOLDER, json=json, first=out / STRUCTURE_FOLDER)
-    write_report(out / STRUCTURE_FOLDER, modules=out / MODULES_FOLDER)
+    how = _how(workers, executor, address, device, seed)
+    one, two = out / STRUCTURE_FOLDER, out / MODULES_FOLDER
+    found: dict[str, Any] = {}
+    spent = 0.0
+    if structures_in(two) is None:
+        first = first_stage(chosen, how)
+        check_second_stage(chosen, first, how, tell=log)
+        began = time.monotonic()
+        finished, found[STRUCTURE_FOLDER] = _search(first, one, json=json)
+        if (bad := _bad_end(finished, one)) is not None:
+            if json:
+                print_json(found)
+            raise bad
+        spent = (time.monotonic() - began) / 3600
+    second = second_stage(chosen, one, hours=spent, options=how, folder=two, tell=log)
+    finished, found[MODULES_FOLDER] = _search(second, two, json=json, first=one)
+    if json:
+        print_json(found)
+    if (bad := _bad_end(finished, two)) is not None:
+        raise bad
+    write_report(one, modules=two)
 
 
 def head(
@@ -218,26 +249,55 @@ def head(
 def run_search(recipe: SearchRecipe, out: Path, *, json: bool, first: Path | None = None) -> None:
     """Run a search, write its report, and print the front; exit status 130 if it was interrupted. `first` is the study
     of structures from which a search inside of some of them began."""
+    finished, found = _search(recipe, out, json=json, first=first)
+    if json:
+        print_json(found)
+    if (bad := _bad_end(finished, out)) is not None:
+        raise bad
+
+
+def _search(
+    recipe: SearchRecipe, out: Path, *, json: bool, first: Path | None = None
+) -> tuple[Finished, dict[str, Any]]:
+    """Run a search, write its report, and print the front unless `json` is wanted; where it ended, also for that."""
     from detsearch.cli.progress import print_event
     from detsearch.cli.study import print_study
     from detsearch.report.study import write_report
     from detsearch.runs.search import search_structure
-    from detsearch.search.study import Ending
 
     finished = search_structure(
         recipe, out, on_event=print_event, on_start=lambda size: log(f"a space of {size} detectors")
     )
     written = write_report(out, first=first)
     log(f"ended: {finished.ending}; {finished.trained} trained of a space of {finished.space}")
-    if json:
-        print_json({"folder": str(out), "ending": str(finished.ending), "report": [str(path) for path in written],
-                    "space": finished.space, "trained": finished.trained, "front": finished.front})  # fmt: skip
-    else:
+    if not json:
         print_study(out)
         for path in written:
             say(f"report: {path}")
+    return finished, {
+        "folder": str(out), "ending": str(finished.ending), "report": [str(path) for path in written],
+        "space": finished.space, "trained": finished.trained, "front": finished.front,
+    }  # fmt: skip
+
+
+def _bad_end(finished: Finished, out: Path) -> StudyError | typer.Exit | None:
+    """What to raise where a search has trained nothing, or was interrupted: exit status 130."""
+    from detsearch.search.study import Ending
+
     if finished.ending is Ending.INTERRUPTED:
         log("repeat the command to go on")
-        raise typer.Exit(130)
-    if not finished.trained:
-        raise StudyError(str(out), "a trained candidate", "none", finished.reason)
+        return typer.Exit(130)
+    return None if finished.trained else StudyError(str(out), "a trained candidate", "none", finished.reason)
+
+
+def _how(
+    workers: int | None, executor: str | None, address: str | None, device: str | None, seed: int | None
+) -> dict[str, Any]:
+    """What the options that all searches have say of a recipe."""
+    return {
+        "execution.workers": workers,
+        "execution.executor": executor,
+        "execution.address": address,
+        "device": device,
+        "seed": seed,
+    }

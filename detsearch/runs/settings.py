@@ -333,12 +333,21 @@ class StagesRecipe(Section):
     structure: dict[str, Any] = Field(description="Recipe of the search of structures, without a budget.")
     modules: dict[str, Any] = Field(
         default_factory=dict,
-        description="Recipe of the search inside of them, without structures and budget; what it does not say of data, "
-        "training and the like is as in `structure`.",
+        description="Recipe of the search inside of them, without structures and budget; sections of data, training "
+        "and the like that it does not have are as in `structure`, but weights are none, and nothing is frozen.",
     )
-    count: int = Field(6, ge=1, description="Structures along the front inside of which the second stage searches.")
-    budget: BudgetSettings = Field(default_factory=BudgetSettings, description="Of both stages together.")
-    share: float = Field(0.5, gt=0, lt=1, description="Share of the budget that the first stage has.")
+    count: int = Field(
+        6,
+        ge=1,
+        description="Structures along the front inside of which the second stage searches, chosen when it begins.",
+    )
+    budget: BudgetSettings = Field(
+        default_factory=BudgetSettings,
+        description="Of both stages together; once the second has begun, more is the second's.",
+    )
+    share: float = Field(
+        0.5, gt=0, lt=1, description="Share of the budget that the first stage has at most; the second has the rest."
+    )
 
     @field_validator("structure", "modules")
     @classmethod

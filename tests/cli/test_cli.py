@@ -36,7 +36,8 @@ def checkpoint(tmp_path: Path, data_file: Path, capsys: Out) -> Path:
 
 
 COMMANDS = [
-    "demo", "data check", "data convert", "describe", "search structure", "study show", "study analyse", "study table",
+    "demo", "data check", "data convert", "describe", "search structure", "search modules", "search all",
+    "study show", "study analyse", "study table",
     "study latency", "report", "train", "eval",
     "predict", "latency", "modules", "schema", "space", "weights", "pretrain",
 ]  # fmt: skip
@@ -408,6 +409,9 @@ def _not_a_checkpoint(folder: Path) -> str:
         ["search", "structure", "--data", "synthetic", "--set", "objectives=['cost:min']"],
         ["search", "structure", "--data", "synthetic", "--set", "space.input=[512x512, 8x8]"],
         ["search", "structure", "--recipe", "nosuch.yaml"],
+        ["search", "modules", "--from", "nosuch", "--executor", "ray"],
+        ["search", "modules", "--count", "2", "--data", "synthetic"],
+        ["search", "all", "--recipe", "nosuch.yaml", "--workers", "2"],
         ["search", "structure", "--data", "synthetic", "--set", "space.backbone=[resnet5]"],
         ["search", "structure", "--data", "synthetic", "--set", "space.spine=[resnet18]"],
         ["search", "structure", "--data", "synthetic", "--set", "limits=[speed]"],
