@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from detsearch.arch.spaces.section import read_space
 from detsearch.errors import RecipeError, ResourceError
 from detsearch.evaluation.coco import Accuracy
 from detsearch.evaluation.voc import VocAccuracy
 from detsearch.runs.compare import runs_of
+from detsearch.runs.modules import modular_recipe
 from detsearch.runs.pretrain_recipe import PretrainRecipe
 from detsearch.runs.recipe import builtin, load_recipe, to_yaml, write_recipe
 from detsearch.runs.settings import (
@@ -23,10 +25,13 @@ from detsearch.runs.settings import (
     TrainRecipe,
 )
 from detsearch.search.objective import OF_MASKS
+from detsearch.yamlfile import read_yaml
+from tests.runs.made import write_study
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 FOUND = {"checkpoint", "study", "trial", "front"}
 """What may stand for the detector of an arm; it is read when the comparison is made."""
+STRUCTURE = "resnet18/fpn/rpn/2fc@512x512"
 
 
 def test_settings_and_options_override_the_file(tmp_path: Path) -> None:
@@ -57,6 +62,12 @@ def test_rungs_ascend_to_the_full_training(rungs: str) -> None:
     with pytest.raises(RecipeError, match=r"rungs"):
         load_recipe(SearchRecipe, None, ["data.file=d", "training.epochs=12", f"search.rungs={rungs}"])
     assert load_recipe(SearchRecipe, None, ["data.file=d", "training.epochs=12", "search.rungs=[2, 4]"])
+
+
+@pytest.mark.parametrize("settings", [["search.rungs=[2]"], ["search.strategy=surrogate"]])
+def test_a_model_promotes_where_there_are_one_and_rungs(settings: list[str]) -> None:
+    with pytest.raises(RecipeError, match="strategy surrogate and rungs"):
+        load_recipe(SearchRecipe, None, ["data.file=d", "training.epochs=12", "search.promote=model", *settings])
 
 
 def test_what_was_used_can_be_read_again(tmp_path: Path) -> None:
@@ -143,13 +154,14 @@ def test_the_names_that_objectives_may_use_are_those_that_evaluations_give() -> 
     assert of_masks == OF_MASKS
 
 
-def test_recipes_of_the_project_are_valid() -> None:
+def test_recipes_of_the_project_are_valid(tmp_path: Path) -> None:
     """A recipe begins with its command, which says of which kind it is; of a comparison every arm is valid."""
     kinds = {
         "train": TrainRecipe,
         "pretrain": PretrainRecipe,
         "compare": CompareRecipe,
         "search structure": SearchRecipe,
+        "search modules": SearchRecipe,  # on the recipe of a study
         "search head": HeadSearchRecipe,
         "search all": StagesRecipe,
     }
@@ -167,6 +179,10 @@ def test_recipes_of_the_project_are_valid() -> None:
         wanted = given.get(kind, {}) | ({} if kind is PretrainRecipe else {"data": "data.file=any.yaml"})
         missing = [setting for field, setting in wanted.items() if f"{field}:" not in text]  # given with the command
         recipe = load_recipe(kind, path, missing)
+        if " detsearch search modules " in first:
+            study = load_recipe(SearchRecipe, None, ["data.file=any.yaml"])
+            write_study(tmp_path / path.stem, study, [(STRUCTURE, 0.3, 9.0)])
+            read_space(modular_recipe(tmp_path / path.stem, raw=read_yaml(path, RecipeError), where=str(path)).space)
         if isinstance(recipe, CompareRecipe):
             # What is found by a search is not here; a known detector stands in its place.
             arms = {
@@ -177,6 +193,17 @@ def test_recipes_of_the_project_are_valid() -> None:
             }
             runs = runs_of(recipe.model_copy(update={"arms": arms}))
             assert len(runs) == len(recipe.arms) * len(recipe.seeds)
+
+
+def test_the_training_of_stage_two_is_that_of_the_paper() -> None:
+    """9 epochs from 0.24 to 0.0001, here for 64 images, and in proportion for what fits the device."""
+    training = load_recipe(SearchRecipe, RECIPES / "modules.yaml", ["data.file=any.yaml"]).training
+    assert training.finds_batch
+    assert training.epochs == 9
+    for images in (64, 32, 8):
+        found = training.with_batch(images)
+        assert found.scaled_lr == pytest.approx(0.24 * images / 64)
+        assert found.scaled_lr * found.schedule(1000).factor(999) == pytest.approx(0.0001 * images / 64, rel=0.02)
 
 
 def test_unwritable_folder_is_one_line(tmp_path: Path) -> None:
