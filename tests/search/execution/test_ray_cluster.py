@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from detsearch.errors import ResourceError, StudyError
 from detsearch.search.evolution import Evolution
 from detsearch.search.execution.base import Broken, Done, Interrupted
-from detsearch.search.ledger import Ledger
+from detsearch.search.ledger import Ledger, read_study
 from detsearch.search.study import Ending, Search, StudyEvent, run_study
-from detsearch.search.trial import TrialContext
+from detsearch.search.trial import TrialContext, TrialState
 from detsearch.types import Fidelity
 from tests.contracts.executor_contract import ExecutorContract, add, collect, ended, until_stopped
 from tests.search.codec import TOY_CODEC
@@ -70,8 +71,12 @@ def leave(context: TrialContext) -> None:
     os._exit(7)
 
 
-def gpus_in_sight(context: TrialContext) -> tuple[str, list[str]]:
-    return context.device, os.environ["CUDA_VISIBLE_DEVICES"].split(",")
+def gpus_in_sight(context: TrialContext) -> tuple[str, list[str], int]:
+    return context.device, os.environ["CUDA_VISIBLE_DEVICES"].split(","), context.sharing
+
+
+def shared_by(context: TrialContext) -> int:
+    return context.sharing
 
 
 @pytest.mark.usefixtures("cluster")
@@ -131,16 +136,62 @@ def test_all_gpus_of_a_trial_are_one_nodes(cluster: Any, tmp_path: Path) -> None
             RayExecutor(1, gpus=8)
         nodes.append(cluster.add_node(num_cpus=2, num_gpus=8, object_store_memory=80_000_000))
         cluster.wait_for_nodes()
-        for gpus, seen in ((8, 8), (0.5, 1)):
-            with closing(placed(RayExecutor(1, gpus=gpus))) as executor:
+        for slots, gpus, seen, sharing in ((1, 8, 8, 1), (2, 0.5, 1, 2), (3, 0.4, 1, 2)):
+            with closing(placed(RayExecutor(slots, gpus=gpus))) as executor:
                 executor.submit(0, tmp_path / str(gpus), gpus_in_sight, ())
                 (done,) = collect(executor, ended(1))
                 assert isinstance(done, Done)
-                device, ids = done.value
-                assert (device, len(set(ids))) == ("cuda:0", seen)
+                device, ids, told = done.value
+                assert (device, len(set(ids)), told) == ("cuda:0", seen, sharing)
     finally:
         for node in nodes:
             cluster.remove_node(node)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_trials_know_how_many_share_a_nodes_memory(tmp_path: Path) -> None:
+    for slots, cpus, sharing in ((2, 1, 2), (1, 1, 1), (1, 2, 1)):
+        with closing(placed(RayExecutor(slots, cpus=cpus))) as executor:
+            executor.submit(0, tmp_path / f"{slots}-{cpus}", shared_by, ())
+            assert collect(executor, ended(1)) == [Done(0, sharing)]
+
+
+def test_a_search_of_structures_on_two_nodes(cluster: Any, tmp_path: Path) -> None:
+    """From a recipe, with real trainings, of which each takes a whole node; the same command has nothing left to do."""
+    # Not above: hosts import this module for the other tests' tasks, which need no torch.
+    from detsearch.runs.recipe import load_recipe
+    from detsearch.runs.search import search_structure
+    from detsearch.runs.settings import SearchRecipe
+    from tests.runs.conftest import DATA, TINY
+
+    second = add_node(cluster)
+    (tmp_path / "data.yaml").write_text(yaml.safe_dump(DATA))
+    raw = {
+        "data": {"file": str(tmp_path / "data.yaml"), "test": "test"},
+        "space": {"detectors": [TINY, TINY.replace("basicblock_4", "basicblock_8")]},
+        "training": {"epochs": 2, "batch": "auto", "base_batch": 4, "warmup_steps": 1},
+        "search": {"strategy": "all"},
+        "execution": {"executor": "ray", "workers": 2, "cpus": 2},
+        "latency": {"warmup": 1, "runs": 3, "seconds": 0.01},
+    }
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(raw))
+    out = tmp_path / "study"
+    try:
+        recipe = load_recipe(SearchRecipe, tmp_path / "recipe.yaml")
+        for _ in range(2):
+            assert search_structure(recipe, out).trained == 2
+    finally:
+        cluster.remove_node(second)
+    study = read_study(out)
+    assert study.identity["device_name"] == "of a cluster"
+    for trial in study.trials:
+        assert (trial.state, trial.attempts) == (TrialState.COMPLETE, 1), trial.reason
+        assert {"ap", "latency_ms", "macs"} <= trial.values().keys()
+        assert trial.metrics is not None
+        said = trial.metrics.provenance
+        assert (said["device"], said["threads"], said["batch"], said["split"]) == ("cpu", 2, 4, "val")
+        assert (out / "trials" / f"{trial.number:04d}" / "checkpoint.pt").exists()
+    assert (out / "test.json").exists()
 
 
 def test_a_node_that_dies_loses_nothing(cluster: Any, tmp_path: Path) -> None:
