@@ -11,7 +11,7 @@ from typing import Any, Final
 from detsearch.arch.code import format_detector, format_module
 from detsearch.arch.modules.backbones import coded
 from detsearch.arch.spaces.modular import ModularSpace
-from detsearch.arch.spaces.section import read_space, representatives
+from detsearch.arch.spaces.section import expect_listable, read_space, representatives
 from detsearch.arch.spec import DetectorSpec, ModuleSpec
 from detsearch.errors import RecipeError, SpecError, UserError
 from detsearch.runs.checks import check_mask_objectives, check_run, load_splits
@@ -19,7 +19,7 @@ from detsearch.runs.execution import resolve_devices
 from detsearch.runs.modules import inside_of, modular_recipe, recipe_over
 from detsearch.runs.recipe import override
 from detsearch.runs.settings import TRIALS, BudgetSettings, SearchRecipe, StagesRecipe
-from detsearch.runs.strategies import make_strategy, read_start
+from detsearch.runs.strategies import LISTING, read_start
 from detsearch.search.ledger import read_study
 from detsearch.search.objective import Objective
 from detsearch.search.study import added_epochs, counts
@@ -76,7 +76,8 @@ def check_second_stage(
         # A mask branch in some will do, and of which structures the starts are is not known yet.
         check_mask_objectives(objectives, [max((m.network for m in members), key=lambda network: network.has_masks)])
         read_start(two.search)
-        make_strategy(two.search.model_copy(update={"start": []}), spaces[0], objectives, epochs=two.training.epochs)
+        if two.search.strategy in LISTING:
+            expect_listable(spaces[0], f"strategy {two.search.strategy}")
     except RecipeError as error:
         raise RecipeError(f"modules.{error.where}", error.expected, error.received, error.hint) from None
     if two.data != first.data:
