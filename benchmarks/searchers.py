@@ -50,6 +50,7 @@ from detsearch.search.surrogate import Surrogate
 from detsearch.search.table import Table
 from detsearch.search.tablefacts import fidelity_facts, order_facts, true_front
 from detsearch.search.tablefile import read_table
+from detsearch.search.thawing import Thawing
 from detsearch.search.trial import Strategy
 
 INITIAL = 8
@@ -99,6 +100,21 @@ def surrogate(world: World) -> Strategy:
     return Surrogate(space=world.space, objectives=world.objectives, initial=INITIAL)
 
 
+def rungs_of(shares: Sequence[float], table: Table) -> tuple[int, ...]:
+    """The recorded epochs that are nearest to shares of the full training, then that."""
+    full = table.full.epochs
+    wanted = (min(table.epochs[:-1], key=lambda e: abs(e - share * full)) for share in shares)
+    return (*sorted(set(wanted)), full)
+
+
+def thawing(*shares: float, initial: int = INITIAL) -> Callable[[World], Strategy]:
+    def make(world: World) -> Strategy:
+        model = Surrogate(space=world.space, objectives=world.objectives, initial=initial)
+        return Thawing(surrogate=model, rungs=rungs_of(shares, world.table))
+
+    return make
+
+
 def brief(world: World) -> Strategy:
     return Surrogate(space=world.space, objectives=world.objectives, initial=INITIAL // 2)
 
@@ -141,22 +157,21 @@ SEARCHERS = [
     Searcher("surrogate, halving 1/6", "compared earlier", surrogate, rungs=(1 / 6,)),
     Searcher("surrogate, halving 1/6 1/2", "compared twice", surrogate, rungs=(1 / 6, 1 / 2)),
     Searcher("surrogate, halving, eta 2", "half go on instead of a third", surrogate, rungs=EARLY, eta=2),
+    Searcher("thawing", "the model decides what is trained on", thawing(1 / 3)),
+    Searcher("thawing, pruning", "and the partial order prunes", thawing(1 / 3), prune=True),
+    Searcher("thawing 1/6", "paused earlier", thawing(1 / 6)),
+    Searcher("thawing 1/6 1/2", "paused twice", thawing(1 / 6, 1 / 2)),
+    Searcher("thawing, 4 first", "four first members", thawing(1 / 3, initial=INITIAL // 2)),
+    Searcher("thawing, 4 at once", "four workers", thawing(1 / 3), workers=4),
     Searcher("given, surrogate", "known good detectors first", given),
     Searcher("surrogate, 4 at once", "four workers", surrogate, workers=4),
     Searcher("surrogate, 4 at once, unaware", "four workers, blind to what runs", unaware, workers=4),
 ]
 
 
-def rungs_of(searcher: Searcher, table: Table) -> tuple[int, ...]:
-    """The recorded epochs that are nearest to the wanted shares, then the full training."""
-    full = table.full.epochs
-    wanted = (min(table.epochs[:-1], key=lambda e: abs(e - share * full)) for share in searcher.rungs)
-    return (*sorted(set(wanted)), full)
-
-
 def study(world: World, searcher: Searcher, seed: int, epochs: int | None) -> Curve:
     table = world.table
-    rungs = rungs_of(searcher, table)
+    rungs = rungs_of(searcher.rungs, table)
     search = Search(
         strategy=searcher.strategy(world),
         cost=table.cost,

@@ -77,13 +77,14 @@ def search_structure(
     check_run(recipe, networks, here)
     candidates = TrainedCandidates(recipe, len(splits[recipe.data.train].classes), device, masks)
     rungs = (*recipe.search.rungs, recipe.training.epochs)
+    ranked = len(rungs) > 1 and recipe.search.promote == "rank"
     search = Search(
-        strategy=make_strategy(recipe.search, space, objectives),
+        strategy=make_strategy(recipe.search, space, objectives, epochs=recipe.training.epochs),
         cost=candidates.cost,
         evaluate=candidates.evaluate,
         fidelity=Fidelity(recipe.training.epochs),
         seed=recipe.seed,
-        halving=Halving(objectives=objectives, rungs=rungs, eta=recipe.search.eta) if len(rungs) > 1 else None,
+        halving=Halving(objectives=objectives, rungs=rungs, eta=recipe.search.eta) if ranked else None,
         leq=leq if recipe.search.prune and not everything else None,
         slack=recipe.search.slack,
         limits=tuple(Limit.parse(text) for text in recipe.limits),

@@ -198,7 +198,14 @@ class SearchSettings(Section):
         description="Epochs, fewer than training.epochs, after which candidates are compared and only the better ones "
         "trained on (successive halving), such as [4]; empty: all are trained in full.",
     )
-    eta: int = Field(3, ge=2, le=100, description="Of the candidates that reach a rung, one in so many is trained on.")
+    promote: Literal["rank", "model"] = Field(
+        "rank",
+        description="Who decides what is trained on from a rung: rank, the best one in `eta` of those that reached it; "
+        "model, with strategy surrogate, what promises most for each further epoch, beside new candidates.",
+    )
+    eta: int = Field(
+        3, ge=2, le=100, description="Of the candidates that reach a rung, one in so many is trained on by rank."
+    )
     prune: bool = Field(True, description="Leave out what the partial order shows to be dominated.")
     slack: float = Field(0.0, ge=0, le=1, description="AP by which pruning must be sure, against noise.")
     inherit: bool = Field(
@@ -211,6 +218,12 @@ class SearchSettings(Section):
     def _parents(self) -> Self:
         if self.inherit and self.strategy not in ("evolution", "surrogate"):
             raise ValueError(f"strategy evolution or surrogate beside inherit, not {self.strategy}")
+        return self
+
+    @model_validator(mode="after")
+    def _promoting(self) -> Self:
+        if self.promote == "model" and (self.strategy != "surrogate" or not self.rungs):
+            raise ValueError("strategy surrogate and rungs, at which trainings pause, beside promote: model")
         return self
 
 

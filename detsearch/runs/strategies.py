@@ -22,35 +22,38 @@ from detsearch.search.objective import Objective
 from detsearch.search.optuna_samplers import OptunaSampler
 from detsearch.search.random_search import RandomSearch
 from detsearch.search.surrogate import Surrogate
+from detsearch.search.thawing import Thawing
 from detsearch.search.trial import Strategy
 
 LISTING: Final = ("all", "nsga2", "tpe")
 """Strategies that list the whole space."""
 
 
-def make_strategy(settings: SearchSettings, space: Space, objectives: tuple[Objective, ...]) -> Strategy:
+def make_strategy(
+    settings: SearchSettings, space: Space, objectives: tuple[Objective, ...], *, epochs: int
+) -> Strategy:
     """A strategy in `space`: detectors that are given first, then what the settings name. Inside of several structures
     each has one of its own, and their baselines come before all others. With ``inherit`` candidates are told whose
-    weights they begin with. RecipeError for a start that is no member, and for a space too large to be listed where the
-    strategy does that."""
+    weights they begin with. A full training has so many `epochs`. RecipeError for a start that is no member, and for a
+    space too large to be listed where the strategy does that."""
     if settings.strategy in LISTING:
         expect_listable(space, f"strategy {settings.strategy}")
     given = tuple(_member(space, spec, number) for number, spec in enumerate(read_start(settings)))
     if isinstance(space, StructuresSpace):
         parts = (
-            Part(space=part, strategy=_in_one(settings, part, objectives), baseline=baseline)
+            Part(space=part, strategy=_in_one(settings, part, objectives, epochs), baseline=baseline)
             for part, baseline in zip(space.parts, space.baselines, strict=True)
         )
         strategy: Strategy = Joint(parts=tuple(parts))
         given = (*space.baselines, *given)
     else:
-        strategy = _in_one(settings, space, objectives)
+        strategy = _in_one(settings, space, objectives, epochs)
     if given:
         strategy = GivenFirst(detectors=given, strategy=strategy)
     return Inheriting(strategy=strategy) if settings.inherit else strategy
 
 
-def _in_one(settings: SearchSettings, space: Space, objectives: tuple[Objective, ...]) -> Strategy:
+def _in_one(settings: SearchSettings, space: Space, objectives: tuple[Objective, ...], epochs: int) -> Strategy:
     match settings.strategy:
         case "all":
             return Exhaustive(space=space)
@@ -59,7 +62,10 @@ def _in_one(settings: SearchSettings, space: Space, objectives: tuple[Objective,
         case "evolution":
             return Evolution(space=space, objectives=objectives, initial=settings.initial)
         case "surrogate":
-            return Surrogate(space=space, objectives=objectives, initial=settings.initial)
+            model = Surrogate(space=space, objectives=objectives, initial=settings.initial)
+            if settings.promote == "model":
+                return Thawing(surrogate=model, rungs=(*settings.rungs, epochs))
+            return model
         case "nsga2" | "tpe" as sampler:
             return OptunaSampler(space=space, objectives=objectives, sampler=sampler, initial=settings.initial)
 

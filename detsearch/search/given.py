@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from detsearch.arch.spec import DetectorSpec
-from detsearch.search.trial import GIVEN, Proposal, Strategy, Trial
+from detsearch.search.trial import GIVEN, Proposal, Strategy, Trial, continuation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,3 +24,8 @@ class GivenFirst:
         if spec is not None:
             return Proposal(spec=spec, origin=GIVEN)
         return self.strategy.propose(history, running, rng)
+
+    def continuation(
+        self, history: Sequence[Trial], running: Sequence[Trial], rng: np.random.Generator
+    ) -> Proposal | None:
+        return continuation(self.strategy, history, running, rng)

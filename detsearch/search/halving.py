@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from detsearch.search.objective import Objective
 from detsearch.search.pareto import matrix, measured, ranking
-from detsearch.search.trial import Proposal, Trial
+from detsearch.search.trial import PROMOTION, Proposal, Trial
 from detsearch.types import Fidelity
 
 
@@ -45,7 +45,7 @@ class Halving:
                 if trial.number not in continued:
                     return Proposal(
                         spec=trial.spec,
-                        origin="promotion",
+                        origin=PROMOTION,
                         parents=(trial.number,),
                         fidelity=Fidelity(above),
                         continues=trial.number,

@@ -25,6 +25,7 @@ from detsearch.search.trial import (
     Trial,
     TrialContext,
     TrialState,
+    continuation,
 )
 from detsearch.types import Fidelity, Metrics
 
@@ -100,9 +101,14 @@ class Inheriting:
 
     def propose(self, history: Sequence[Trial], running: Sequence[Trial], rng: np.random.Generator) -> Proposal | None:
         proposal = self.strategy.propose(history, running, rng)
-        if proposal is None or proposal.origin in FRESH:
+        if proposal is None or proposal.origin in FRESH or proposal.continues is not None:
             return proposal
         return replace(proposal, inherits=_source(proposal, history))
+
+    def continuation(
+        self, history: Sequence[Trial], running: Sequence[Trial], rng: np.random.Generator
+    ) -> Proposal | None:
+        return continuation(self.strategy, history, running, rng)
 
 
 def _source(proposal: Proposal, history: Sequence[Trial]) -> int | None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from detsearch.arch.spaces.base import Space
 from detsearch.arch.spec import DetectorSpec
-from detsearch.search.trial import Proposal, Strategy, Trial, TrialState
+from detsearch.search.trial import Proposal, Strategy, Trial, TrialState, continuation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,21 @@ class Joint:
     parts: tuple[Part, ...]
 
     def propose(self, history: Sequence[Trial], running: Sequence[Trial], rng: np.random.Generator) -> Proposal | None:
+        proposals = (strategy.propose(past, present, rng) for past, present, strategy in self._shares(history, running))
+        return next((proposal for proposal in proposals if proposal is not None), None)
+
+    def continuation(
+        self, history: Sequence[Trial], running: Sequence[Trial], rng: np.random.Generator
+    ) -> Proposal | None:
+        proposals = (
+            continuation(strategy, past, present, rng) for past, present, strategy in self._shares(history, running)
+        )
+        return next((proposal for proposal in proposals if proposal is not None), None)
+
+    def _shares(
+        self, history: Sequence[Trial], running: Sequence[Trial]
+    ) -> list[tuple[list[Trial], list[Trial], Strategy]]:
+        """What has ended and what runs of each search, the smallest first."""
         shares = [(part.own(history), part.own(running), part.strategy) for part in self.parts]
         shares.sort(key=lambda share: sum(t.state is not TrialState.PRUNED for t in (*share[0], *share[1])))
-        proposals = (strategy.propose(past, present, rng) for past, present, strategy in shares)
-        return next((proposal for proposal in proposals if proposal is not None), None)
+        return shares

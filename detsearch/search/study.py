@@ -29,6 +29,7 @@ from detsearch.search.trial import (
     Trial,
     TrialContext,
     TrialState,
+    continuation,
     proposal_rng,
     trial_seed,
 )
@@ -176,7 +177,7 @@ class _Loop:
         if trial is not None and trial.continues is None and full:
             return Ending.TRIALS
         if trial is None:
-            proposal = self._promotion(known)
+            proposal = self._promotion(known, full)
             if proposal is None and full:
                 return Ending.TRIALS
             if proposal is None and self.pruned_in_a_row >= PRUNED_IN_A_ROW:
@@ -196,13 +197,16 @@ class _Loop:
             self._start(trial)
         return None
 
-    def _promotion(self, known: list[Trial]) -> Proposal | None:
-        return None if self.search.halving is None else self.search.halving.promotion(known)
+    def _promotion(self, known: list[Trial], full: bool) -> Proposal | None:
+        """A training to go on with before anything new begins; with a `full` budget, one that the strategy knows of."""
+        if self.search.halving is not None:
+            return self.search.halving.promotion(known)
+        if not full:
+            return None
+        return continuation(self.search.strategy, *_parted(known), proposal_rng(self.search.seed, len(known)))
 
     def _new(self, known: list[Trial]) -> Proposal | None:
-        history = [trial for trial in known if trial.state.final]
-        running = [trial for trial in known if not trial.state.final]
-        proposal = self.search.strategy.propose(history, running, proposal_rng(self.search.seed, len(known)))
+        proposal = self.search.strategy.propose(*_parted(known), proposal_rng(self.search.seed, len(known)))
         if proposal is None or proposal.fidelity is not None or self.search.halving is None:
             return proposal
         return replace(proposal, fidelity=self.search.halving.first)
@@ -354,6 +358,11 @@ class _CostTask:
 
     def __call__(self, spec: DetectorSpec, context: TrialContext) -> CostMetrics:  # noqa: ARG002
         return self.cost(spec)
+
+
+def _parted(known: Sequence[Trial]) -> tuple[list[Trial], list[Trial]]:
+    """The trials that have ended, and the others."""
+    return [t for t in known if t.state.final], [t for t in known if not t.state.final]
 
 
 def counts(trial: Trial) -> bool:

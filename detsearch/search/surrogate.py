@@ -28,6 +28,9 @@ SAMPLES: Final = 64
 ONE_BY_ONE: Final = 4
 """The same with three objectives and more, where improvements are computed one by one."""
 
+MODEL: Final = "model"
+"""Origin of a candidate that a model chose."""
+
 Array = NDArray[np.float64]
 
 
@@ -49,35 +52,49 @@ class Surrogate:
     aware: bool = True
 
     def propose(self, history: Sequence[Trial], running: Sequence[Trial], rng: np.random.Generator) -> Proposal | None:
-        if (first := self._opening.next(history, running, rng)) is not None:
+        if (first := self.opening.next(history, running, rng)) is not None:
             return Proposal(spec=first, origin=RANDOM)
-        candidates = self._candidates(history, running, rng)
+        candidates = self.candidates(history, running, rng)
         if not candidates:
             return None
         trained = [trial for trial in history if trial.state is TrialState.COMPLETE]
         tried = list(dict.fromkeys(trial.spec for trial in (*trained, *(running if self.aware else ()))))
-        model = _Model([*tried, *candidates], (*history, *running), self.objectives)
-        if not model.ready:
+        found = self.gains(tried, candidates, (*history, *running), rng)
+        if found is None:
             return Proposal(spec=candidates[int(rng.integers(len(candidates)))], origin=RANDOM)
+        best = np.flatnonzero(found == found.max())
+        return Proposal(spec=candidates[int(rng.choice(best))], origin=MODEL)
+
+    def gains(
+        self,
+        tried: Sequence[DetectorSpec],
+        candidates: Sequence[DetectorSpec],
+        trials: Sequence[Trial],
+        rng: np.random.Generator,
+    ) -> Array | None:
+        """(n,) by how much each of n candidates, trained in full, is expected to improve the hypervolume of what is
+        `tried`, as the model of all `trials` predicts them; None where nothing was seen."""
+        model = _Model([*tried, *candidates], trials, self.objectives)
+        if not model.ready:
+            return None
         likely = model.points(model.means)
         draws = SAMPLES if len(self.objectives) == 2 else ONE_BY_ONE
         normal = rng.standard_normal((draws, len(candidates), len(self.objectives)))
         points = model.points(model.means[len(tried) :] + normal * model.deviations[len(tried) :])
         reference = likely.max(axis=0).tolist()
-        gains = improvements(points.reshape(-1, len(self.objectives)), likely[: len(tried)], reference)
-        expected = gains.reshape(draws, -1).mean(axis=0)
-        best = np.flatnonzero(expected == expected.max())
-        return Proposal(spec=candidates[int(rng.choice(best))], origin="model")
+        improved = improvements(points.reshape(-1, len(self.objectives)), likely[: len(tried)], reference)
+        return np.asarray(improved.reshape(draws, -1).mean(axis=0))
 
     @cached_property
-    def _opening(self) -> Opening:
+    def opening(self) -> Opening:
+        """The first members."""
         return Opening(self.space, self.initial)
 
     @cached_property
     def _members(self) -> list[DetectorSpec]:
         return list(self.space.all())
 
-    def _candidates(
+    def candidates(
         self, history: Sequence[Trial], running: Sequence[Trial], rng: np.random.Generator
     ) -> list[DetectorSpec]:
         """Members that were not tried, in an order that depends on the arguments only."""

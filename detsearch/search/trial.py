@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
@@ -20,6 +20,8 @@ RANDOM: Final = "random"
 """Origin of a candidate that was drawn."""
 GIVEN: Final = "given"
 """Origin of a candidate that the user named."""
+PROMOTION: Final = "promotion"
+"""Origin of a training that goes on."""
 
 
 class TrialState(StrEnum):
@@ -181,6 +183,25 @@ class Strategy(Protocol):
         of their numbers, at the same fidelity. None where there is nothing to propose: the space is exhausted, or, with
         trials running, what they find has to be waited for."""
         ...
+
+
+@runtime_checkable
+class Continuing(Protocol):
+    """A strategy whose proposals also continue trainings, and which knows of some that are worth it when a budget
+    allows no new candidate."""
+
+    def continuation(
+        self, history: Sequence[Trial], running: Sequence[Trial], rng: np.random.Generator
+    ) -> Proposal | None:
+        """A proposal that continues a trial; None where none is worth it. Pure."""
+        ...
+
+
+def continuation(
+    strategy: Strategy, history: Sequence[Trial], running: Sequence[Trial], rng: np.random.Generator
+) -> Proposal | None:
+    """The next training that a strategy goes on with when nothing new may begin; None of most strategies."""
+    return strategy.continuation(history, running, rng) if isinstance(strategy, Continuing) else None
 
 
 def proposal_rng(seed: int, number: int) -> np.random.Generator:

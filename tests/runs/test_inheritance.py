@@ -172,9 +172,9 @@ def test_a_search_says_whose_weights_it_inherited(tmp_path: Path, search_file: P
 
 def test_off_proposes_as_before(search_file: Path) -> None:
     space = read_space(load_recipe(SearchRecipe, search_file).space)
-    plain = make_strategy(SearchSettings(), space, OBJECTIVES)
+    plain = make_strategy(SearchSettings(), space, OBJECTIVES, epochs=2)
     assert plain == Evolution(space=space, objectives=OBJECTIVES, initial=8)
-    assert make_strategy(SearchSettings(inherit=True), space, OBJECTIVES) == Inheriting(strategy=plain)
+    assert make_strategy(SearchSettings(inherit=True), space, OBJECTIVES, epochs=2) == Inheriting(strategy=plain)
 
 
 @pytest.mark.parametrize("strategy", ["random", "nsga2", "tpe", "all"])
@@ -192,7 +192,7 @@ def test_baselines_of_structures_inherit_from_no_one(strategy: Any) -> None:
     section = {"structures": structures, "base": [4, 6], "width": [8, 16], "depth": 12, "spread": [0.1, 10]}
     space = read_space({"modules": section})
     assert isinstance(space, StructuresSpace)
-    found = make_strategy(SearchSettings(strategy=strategy, inherit=True, initial=2), space, OBJECTIVES)
+    found = make_strategy(SearchSettings(strategy=strategy, inherit=True, initial=2), space, OBJECTIVES, epochs=2)
     trials: list[Trial] = []
     for number in range(6):
         proposal = found.propose(trials, [], proposal_rng(0, number))

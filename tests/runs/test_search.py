@@ -184,6 +184,20 @@ def test_early_comparison_a_start_and_a_budget_of_epochs(tmp_path: Path, search_
         search_structure(outside, tmp_path / "other")
 
 
+def test_a_model_decides_what_is_trained_on(tmp_path: Path, search_file: Path) -> None:
+    settings = ["device=cpu", "search.strategy=surrogate", "search.rungs=[1]", "search.promote=model"]
+    recipe = load_recipe(SearchRecipe, search_file, [*settings, "budget.trials=4"])
+    assert search_structure(recipe, tmp_path / "study").ending is Ending.TRIALS
+    trials = read_study(tmp_path / "study").trials
+    new = [trial for trial in trials if trial.continues is None]
+    assert len(new) == 4
+    assert {trial.fidelity.epochs for trial in new} == {1}
+    first = sorted(new[:2], key=lambda trial: trial.values()["latency_ms"])
+    continued = [trial for trial in trials if trial.continues is not None]
+    assert {trial.continues for trial in continued} >= {trial.number for trial in first}, "both ends"
+    assert all(trial.fidelity.epochs == 2 and trial.origin == "promotion" for trial in continued)
+
+
 def test_interrupted_on_the_command_line_and_gone_on_with(tmp_path: Path, search_file: Path) -> None:
     out = tmp_path / "study"
     command = [

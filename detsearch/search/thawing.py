@@ -1,0 +1,137 @@
+"""Freeze and thaw: every candidate is looked at early, and a model decides which training is worth going on with.
+
+After Swersky, Snoek and Adams, "Freeze-thaw Bayesian optimization" (2014), with the expected improvement of a
+hypervolume in place of a single figure's. Values of different fidelity are never compared: all that is compared is what
+the model predicts of full trainings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detsearch.arch.spec import DetectorSpec
+from detsearch.search.objective import vector
+from detsearch.search.pareto import hypervolume, matrix, measured, reference_point
+from detsearch.search.surrogate import MODEL, Surrogate
+from detsearch.search.trial import PROMOTION, RANDOM, Proposal, Trial, TrialState
+from detsearch.types import Fidelity
+
+LEAST: Final = 3e-3
+"""What a training that is gone on with when nothing new may begin has to promise, of the front's hypervolume."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thawing:
+    """Candidates begin with the first of the `rungs`, the epochs at which trainings pause, ascending, the full training
+    last. Next comes what promises the largest improvement (`Surrogate.gains`) for each epoch that a full training of it
+    still costs: a member that was not tried, or a training that is paused.
+
+    The cheapest and the dearest of the first members are trained in full at once: what early figures are worth must be
+    seen at both ends, since large detectors may learn slowly, and where nothing was trained in full a model believes
+    that all grow alike.
+    """
+
+    surrogate: Surrogate
+    rungs: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        assert len(self.rungs) > 1, "trainings pause somewhere"
+        assert list(self.rungs) == sorted(set(self.rungs)), "rungs ascend"
+
+    def propose(self, history: Sequence[Trial], running: Sequence[Trial], rng: np.random.Generator) -> Proposal | None:
+        first = self.surrogate.opening.next(history, running, rng)
+        if first is not None:
+            return Proposal(spec=first, origin=RANDOM, fidelity=Fidelity(self.rungs[0]))
+        paused = self._paused(history, running)
+        if (end := self._end(history, running, paused)) is not None:
+            return end
+        new = self.surrogate.candidates(history, running, rng)
+        if not paused and not new:
+            return None
+        gains = self._gains(paused, new, history, running, rng)
+        if gains is None:
+            if not new:
+                return self._continued(paused[0])
+            spec = new[int(rng.integers(len(new)))]
+            return Proposal(spec=spec, origin=RANDOM, fidelity=Fidelity(self.rungs[0]))
+        left = [self.rungs[-1] - trial.fidelity.epochs for trial in paused] + [self.rungs[-1]] * len(new)
+        worth = gains / np.array(left)
+        best = int(rng.choice(np.flatnonzero(worth == worth.max())))
+        if best < len(paused):
+            return self._continued(paused[best])
+        return Proposal(spec=new[best - len(paused)], origin=MODEL, fidelity=Fidelity(self.rungs[0]))
+
+    def continuation(
+        self, history: Sequence[Trial], running: Sequence[Trial], rng: np.random.Generator
+    ) -> Proposal | None:
+        """The next training to go on with when nothing new may begin; None where none promises `LEAST`. Pure."""
+        paused = self._paused(history, running)
+        if not paused:
+            return None
+        if (end := self._end(history, running, paused)) is not None:
+            return end
+        gains = self._gains(paused, [], history, running, rng)
+        full = matrix(measured(history, self.surrogate.objectives, Fidelity(self.rungs[-1])), self.surrogate.objectives)
+        if gains is None or not len(full):
+            return self._continued(paused[0])
+        worth = gains / np.array([self.rungs[-1] - trial.fidelity.epochs for trial in paused])
+        best = int(worth.argmax())
+        promised = gains[best] > LEAST * hypervolume(full, reference_point(full).tolist())
+        return self._continued(paused[best]) if promised else None
+
+    def _gains(
+        self,
+        paused: Sequence[Trial],
+        new: Sequence[DetectorSpec],
+        history: Sequence[Trial],
+        running: Sequence[Trial],
+        rng: np.random.Generator,
+    ) -> NDArray[np.float64] | None:
+        full = Fidelity(self.rungs[-1])
+        done = [trial for trial in history if trial.state is TrialState.COMPLETE and trial.fidelity == full]
+        tried = list(dict.fromkeys(trial.spec for trial in (*done, *running)))
+        return self.surrogate.gains(tried, [*(trial.spec for trial in paused), *new], (*history, *running), rng)
+
+    def _paused(self, history: Sequence[Trial], running: Sequence[Trial]) -> list[Trial]:
+        """Trainings that ended below the last rung and that none goes on with."""
+        continued = {trial.continues for trial in (*history, *running)}
+        return [
+            trial
+            for trial in history
+            if trial.state is TrialState.COMPLETE
+            and trial.fidelity.epochs < self.rungs[-1]
+            and trial.number not in continued
+        ]
+
+    def _end(self, history: Sequence[Trial], running: Sequence[Trial], paused: Sequence[Trial]) -> Proposal | None:
+        """To train in full, if that is to be done yet: the dearest or the cheapest of the first members."""
+        out = (TrialState.PRUNED, TrialState.FAILED)
+        known = sorted((*history, *running), key=lambda trial: trial.number)[: self.surrogate.initial]
+        known = [trial for trial in known if trial.cost is not None and trial.state not in out]
+        if not known or known[0].cost is None:
+            return None
+        costs = [objective for objective in self.surrogate.objectives if objective.name in known[0].cost.values()]
+        if not costs:
+            return None
+        ordered = sorted(known, key=lambda trial: float(vector(trial.values(), costs[:1])[0]))
+        for trial in (ordered[-1], ordered[0]):
+            if trial in paused:
+                return self._continued(trial, self.rungs[-1])
+        return None
+
+    def _continued(self, trial: Trial, epochs: int | None = None) -> Proposal:
+        """To the next rung, or so many epochs."""
+        above = next(rung for rung in self.rungs if rung > trial.fidelity.epochs) if epochs is None else epochs
+        return Proposal(
+            spec=trial.spec,
+            origin=PROMOTION,
+            parents=(trial.number,),
+            fidelity=Fidelity(above),
+            continues=trial.number,
+            inherits=trial.inherits,
+        )
