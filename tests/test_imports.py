@@ -20,7 +20,7 @@ import detsearch
 ROOT = Path(detsearch.__file__).parent
 
 LAYERS = [
-    {"errors", "types", "files", "intervals", "yamlfile"},
+    {"errors", "types", "files", "intervals", "signals", "yamlfile"},
     {"arch"},
     {"search", "nn"},
     {"build"},

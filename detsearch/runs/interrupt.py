@@ -2,35 +2,33 @@
 
 from __future__ import annotations
 
-import signal
-import threading
-from types import FrameType, TracebackType
-from typing import Any, Self
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Self
+
+from detsearch.signals import on_signals
 
 
 class Stop:
-    """While entered, SIGINT and SIGTERM set a flag; `requested` tells. Outside the main thread nothing is caught."""
+    """While entered, what asks the process to end (`on_signals`) sets a flag; `requested` tells."""
 
     def __init__(self) -> None:
         self._asked = False
-        self._before: dict[int, Any] = {}
+        self._entered = ExitStack()
 
     def requested(self) -> bool:
         return self._asked
 
     def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._ask)
+        self._entered.enter_context(on_signals(self._ask))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        self._entered.close()
 
-    def _ask(self, _number: int, _frame: FrameType | None) -> None:
+    def _ask(self) -> None:
         if self._asked:
             raise KeyboardInterrupt
         self._asked = True

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from types import FrameType
 from typing import Any, Final, Literal, TypeAlias
 
 from detsearch.arch.spec import DetectorSpec
@@ -33,6 +29,7 @@ from detsearch.search.trial import (
     proposal_rng,
     trial_seed,
 )
+from detsearch.signals import on_signals
 from detsearch.types import CostMetrics, Fidelity, Metrics
 
 POLL_SECONDS: Final = 0.2
@@ -116,7 +113,7 @@ def run_study(
     """
     deadline = None if seconds is None else clock() + seconds
     loop = _Loop(ledger, search, executor, trials, epochs, deadline, on_event, clock)
-    with _signals(loop):
+    with on_signals(loop.signal):
         return loop.run()
 
 
@@ -382,25 +379,3 @@ def _defect(values: dict[str, float], names: Iterable[str]) -> str | None:
         if not math.isfinite(values[name]):
             return f"{name} is {values[name]}"
     return None
-
-
-@contextmanager
-def _signals(loop: _Loop) -> Iterator[None]:
-    """Let SIGINT, SIGTERM and SIGHUP stop the loop; only the main thread may. A SIGHUP that is ignored (nohup) stays
-    so."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-        loop.signal()
-
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        numbers.append(signal.SIGHUP)
-    before = {number: signal.signal(number, handle) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

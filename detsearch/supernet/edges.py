@@ -133,9 +133,9 @@ def mixed(maps: Sequence[Tensor], weights: Tensor) -> Tensor:
 def own_function(width: int) -> nn.Module:
     """H of the paper (sec. 3): a 1x1 convolution and a ReLU.
 
-    Its input, behind a ReLU, is not negative. It begins as the identity, so that t1 and t2 are at first what they will be
-    in the derived module; a random convolution would hold them back against transformations that need none. The paper
-    does not say how it begins.
+    Its input, behind a ReLU, is not negative. It begins as the identity, so that t1 and t2 are at first what they will
+    be in the derived module; a random convolution would hold them back against transformations that need none. The
+    paper does not say how it begins.
     """
     conv = nn.Conv2d(width, width, 1)
     nn.init.dirac_(conv.weight)
