@@ -166,6 +166,8 @@ def test_a_waiting_process_can_be_interrupted_and_leaves_the_way_free(start):
     holder = start(HOLD.format(kind="shared"))
     assert heard(holder) == "held"
     waiting = start("""
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
 say("waiting")
 try:
     with exclusive("cpu"): pass
