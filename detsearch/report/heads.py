@@ -11,12 +11,12 @@ from typing import Any, Final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from detsearch import __version__
 from detsearch.arch.modules.towers import CellTowersSpec
 from detsearch.files import write_text
 from detsearch.report.cell_drawing import COLOURS, cell_svg, legend
 from detsearch.report.html import TEMPLATES
 from detsearch.runs.heads import TRAIN, HeadFound
+from detsearch.runs.revision import named
 from detsearch.supernet.detector import tower_of
 
 HTML: Final = "report.html"
@@ -72,7 +72,7 @@ def _facts(found: HeadFound) -> list[tuple[str, str]]:
         *_effort(facts),
         ("Seed", str(facts["seed"])),
         ("Device", f"{facts['device_name']} ({facts['device']})"),
-        ("detsearch", __version__ if facts["commit"] is None else f"{__version__} ({facts['commit']})"),
+        ("detsearch", named(facts["versions"])),
     ]
 
 

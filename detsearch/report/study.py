@@ -9,7 +9,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final, get_args
 
-from detsearch import __version__
 from detsearch.arch.code import format_detector
 from detsearch.arch.presets import resolve
 from detsearch.arch.spaces.section import AnySpace, read_space
@@ -28,7 +27,7 @@ from detsearch.report.tables import markdown_report
 from detsearch.report.view import FirstStage, StudyView, count
 from detsearch.runs.analyse import analysis_of
 from detsearch.runs.recipe import load_recipe, to_yaml
-from detsearch.runs.revision import commit
+from detsearch.runs.revision import named, versions
 from detsearch.runs.search import read_data_summary, read_test_scores
 from detsearch.runs.settings import SearchRecipe
 from detsearch.runs.train import RECIPE
@@ -134,7 +133,7 @@ def study_view(
         recipe=to_yaml(recipe),
         data=_data(recipe, read_data_summary(study.folder)),
         versions={
-            "detsearch": _named(__version__, commit()),
+            "detsearch": named(versions()),
             "Trained with detsearch": trained_with(study.trials),
             **{name: version(name) for name in ("torch", "torchvision")},
         },
@@ -229,11 +228,7 @@ def _lifts(study: StudyRecord, space: AnySpace) -> dict[str, Lift | None]:
 def trained_with(trials: Iterable[Trial]) -> str:
     """The versions, with their commits, that trials were trained with: one, unless the code changed meanwhile."""
     made = (trial.metrics.provenance for trial in trials if trial.metrics is not None)
-    return ", ".join(dict.fromkeys(_named(p["detsearch"], p.get("commit")) for p in made if "detsearch" in p))
-
-
-def _named(number: object, revision: object) -> str:
-    return f"{number}" if revision is None else f"{number} ({revision})"
+    return ", ".join(dict.fromkeys(named(p) for p in made if "detsearch" in p))
 
 
 def _near(path: str) -> str:

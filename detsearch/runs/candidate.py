@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import platform
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
 
-from detsearch import __version__
 from detsearch.arch.spec import DetectorSpec
 from detsearch.build import build
 from detsearch.cost.count import count_cost
@@ -15,7 +14,7 @@ from detsearch.cost.latency import device_name, measure
 from detsearch.runs.data import load_split
 from detsearch.runs.fit import fit, score_with
 from detsearch.runs.heritage import read_heritage
-from detsearch.runs.revision import commit
+from detsearch.runs.revision import versions
 from detsearch.runs.settings import SearchRecipe
 from detsearch.runtime.eager import EagerRuntime
 from detsearch.search.inheritance import INHERITED
@@ -29,7 +28,7 @@ class TrainedCandidates:
     """Costs candidates on `device` and scores them by training, as `recipe` says. Can be sent to other processes.
 
     `masks`: whether any candidate draws masks; all are trained and scored on the same objects, those that have one.
-    `threads` and `commit` are those of the process that makes this: latency is measured with so many where the recipe
+    `threads` and `versions` are those of the process that makes this: latency is measured with so many where the recipe
     does not say, for the processes of trials have fewer, and they run that code.
     """
 
@@ -38,7 +37,7 @@ class TrainedCandidates:
     device: str
     masks: bool = False
     threads: int = field(default_factory=torch.get_num_threads)
-    commit: str | None = field(default_factory=commit)
+    versions: Mapping[str, str] = field(default_factory=versions)
 
     def cost(self, spec: DetectorSpec) -> CostMetrics:
         """Exact cost, and latency measured on the untrained network: post-processing has a fixed load, so that the
@@ -78,10 +77,7 @@ class TrainedCandidates:
                 "device": context.device,
                 "device_name": device_name(context.device),
                 "threads": context.threads,
-                "detsearch": __version__,
-                **({} if self.commit is None else {"commit": self.commit}),
+                **self.versions,
                 **({} if heritage is None else {INHERITED: heritage.model_dump(mode="json")}),
-                "torch": torch.__version__,
-                "python": platform.python_version(),
             },
         )

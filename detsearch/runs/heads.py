@@ -31,7 +31,7 @@ from detsearch.runs.device import resolve_device
 from detsearch.runs.identity import located, summary
 from detsearch.runs.interrupt import Stop
 from detsearch.runs.recipe import load_recipe, write_recipe
-from detsearch.runs.revision import commit
+from detsearch.runs.revision import versions
 from detsearch.runs.settings import HeadSearchRecipe, Run, TrainRecipe
 from detsearch.runs.train import METRICS, RECIPE
 from detsearch.search.storage import DATABASE
@@ -127,7 +127,7 @@ def search_head(
         "seed": recipe.seed,
         "device": device,
         "device_name": device_name(device),
-        "commit": commit(),
+        "versions": versions(),
     }
     write_text(folder / DETECTOR, f"{facts['detector']}\n")
     shared = {name: getattr(recipe, name) for name in Run.model_fields}

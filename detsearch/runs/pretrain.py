@@ -29,6 +29,7 @@ from detsearch.runs.fit import check_norm, on_devices, share_of, with_batch
 from detsearch.runs.inspect import CATEGORIES
 from detsearch.runs.interrupt import Stop
 from detsearch.runs.pretrain_recipe import PretrainRecipe
+from detsearch.runs.revision import versions
 from detsearch.runs.train import METRICS, prepare_folder
 from detsearch.search.trial import TrialContext
 from detsearch.training.archive import write_state
@@ -91,6 +92,7 @@ def pretrain(
         "device": device,
         "device_name": device_name(device),
         "devices": len(devices),
+        "versions": versions(),
     }
     known = published_of_backbone(spec.backbone)
     if known is not None and (spec.input, len(train_set.classes), spec.norm) == (IMAGENET, CATEGORIES, "bn"):

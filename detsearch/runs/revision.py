@@ -1,12 +1,16 @@
-"""Which commit of detsearch runs, where it runs from a git checkout."""
+"""What runs: versions, and which commit of detsearch, where it runs from a git checkout."""
 
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Final
+
+import torch
 
 import detsearch
 
@@ -19,6 +23,22 @@ def commit() -> str | None:
     """The short hash of this package's checkout, with ``+changes`` where tracked files differ from it; None where there
     is no checkout or no git. Asked once in a process."""
     return commit_of(Path(detsearch.__file__).resolve().parent.parent)
+
+
+def versions() -> dict[str, str]:
+    """Of detsearch, with its `commit` where there is one, PyTorch and Python, by name."""
+    known = commit()
+    return {
+        "detsearch": detsearch.__version__,
+        **({} if known is None else {"commit": known}),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def named(found: Mapping[str, object]) -> str:
+    """detsearch's version of `versions`, with its commit."""
+    return f"{found['detsearch']}" + (f" ({found['commit']})" if found.get("commit") is not None else "")
 
 
 def commit_of(root: Path) -> str | None:

@@ -19,6 +19,7 @@ from detsearch.runs.fit import fit, score_with
 from detsearch.runs.identity import deciding, located
 from detsearch.runs.interrupt import Stop
 from detsearch.runs.recipe import load_recipe, write_recipe
+from detsearch.runs.revision import versions
 from detsearch.runs.settings import TrainRecipe
 from detsearch.search.storage import DATABASE
 from detsearch.search.trial import TrialContext
@@ -78,6 +79,7 @@ def train_recipe(
         "device": device,
         "device_name": device_name(device),
         "devices": len(devices),
+        "versions": versions(),
         "scores": scores,
     }
     write_json(folder / METRICS, found)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from detsearch import __version__
 from detsearch.arch.code import parse_module, parse_network
 from detsearch.build import build
 from detsearch.errors import CheckpointError, DataError, RecipeError, ResourceError, SpecError
@@ -57,6 +58,7 @@ def test_from_folders_of_images_to_a_detector(
     told: list[str] = []
     found = pretrain(recipe_of(root, backbone=SEARCHED), out, tell=told.append)
     assert json.loads((out / METRICS).read_text()) == found
+    assert found["versions"]["detsearch"] == __version__
     assert (found["code"], found["norm"], found["classes"]) == (f"{BACKBONE}/classifier", "bn", 3)
     assert 0 <= found["top1"] <= found["top5"] == 1
     assert (found["steps"], found["images"]) == (3, {"train": 12, "val": 6})

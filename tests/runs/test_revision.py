@@ -9,7 +9,7 @@ import pytest
 
 from detsearch.report.study import trained_with
 from detsearch.runs import revision
-from detsearch.runs.revision import commit, commit_of
+from detsearch.runs.revision import commit, commit_of, named, versions
 from detsearch.types import Metrics
 from tests.report.fakes import trial
 
@@ -67,3 +67,12 @@ def test_a_report_says_what_its_trials_were_trained_with() -> None:
         trials[number] = replace(trials[number], metrics=found)
     assert trained_with(trials) == "0.1.0 (abc1234), 0.1.0"
     assert trained_with([]) == ""
+
+
+def test_what_runs_is_said_with_its_commit_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(revision, "commit", lambda: "abc1234")
+    assert set(versions()) == {"detsearch", "commit", "torch", "python"}
+    assert named(versions()).endswith(" (abc1234)")
+    monkeypatch.setattr(revision, "commit", lambda: None)
+    assert "commit" not in versions()
+    assert "(" not in named(versions())

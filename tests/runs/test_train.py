@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from detsearch.arch.code import parse_detector
@@ -32,6 +33,7 @@ def test_from_recipe_to_figures(tmp_path: Path, data_file: Path) -> None:
     assert Path(load_recipe(TrainRecipe, out / RECIPE).data.file).is_absolute()
     assert set(found["scores"]) == {"val", "test"}
     assert found["steps"] == 2
+    assert found["versions"]["torch"] == torch.__version__
 
     # Finished already: nothing is trained again, whatever is set that no weight depends on.
     harmless = ("training.log_steps=1", "training.checkpoint_epochs=2", "data.cache_mb=0")
