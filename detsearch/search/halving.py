@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from detsearch.search.objective import Objective
 from detsearch.search.pareto import matrix, measured, ranking
-from detsearch.search.trial import PROMOTION, Proposal, Trial
+from detsearch.search.trial import Proposal, Trial, promotion
 from detsearch.types import Fidelity
 
 
@@ -43,12 +43,5 @@ class Halving:
             for index in ranking(matrix(reached, self.objectives), len(reached) // self.eta):
                 trial = reached[index]
                 if trial.number not in continued:
-                    return Proposal(
-                        spec=trial.spec,
-                        origin=PROMOTION,
-                        parents=(trial.number,),
-                        fidelity=Fidelity(above),
-                        continues=trial.number,
-                        inherits=trial.inherits,
-                    )
+                    return promotion(trial, Fidelity(above))
         return None

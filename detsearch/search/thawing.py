@@ -18,7 +18,7 @@ from detsearch.arch.spec import DetectorSpec
 from detsearch.search.objective import vector
 from detsearch.search.pareto import hypervolume, matrix, measured, reference_point
 from detsearch.search.surrogate import MODEL, Surrogate
-from detsearch.search.trial import PROMOTION, RANDOM, Proposal, Trial, TrialState
+from detsearch.search.trial import RANDOM, Proposal, Trial, TrialState, promotion
 from detsearch.types import Fidelity
 
 LEAST: Final = 3e-3
@@ -127,11 +127,4 @@ class Thawing:
     def _continued(self, trial: Trial, epochs: int | None = None) -> Proposal:
         """To the next rung, or so many epochs."""
         above = next(rung for rung in self.rungs if rung > trial.fidelity.epochs) if epochs is None else epochs
-        return Proposal(
-            spec=trial.spec,
-            origin=PROMOTION,
-            parents=(trial.number,),
-            fidelity=Fidelity(above),
-            continues=trial.number,
-            inherits=trial.inherits,
-        )
+        return promotion(trial, Fidelity(above))

@@ -134,6 +134,18 @@ def waiting(proposal: Proposal, *, number: int, code: str, fidelity: Fidelity, s
     )
 
 
+def promotion(trial: Trial, fidelity: Fidelity) -> Proposal:
+    """A trial's training is gone on with."""
+    return Proposal(
+        spec=trial.spec,
+        origin=PROMOTION,
+        parents=(trial.number,),
+        fidelity=fidelity,
+        continues=trial.number,
+        inherits=trial.inherits,
+    )
+
+
 class TrialInterrupted(DetsearchError):
     """Raised by an evaluate that was asked to stop, after it saved its state in its folder."""
 
