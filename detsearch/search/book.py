@@ -28,13 +28,9 @@ class Book(Protocol):
         """A new waiting trial, with the next number."""
         ...
 
-    def start_cost(self, number: int) -> Trial:
-        """The cost of a waiting trial is about to be computed. It comes back failed where that has ended its process
-        too often."""
-        ...
-
-    def give_cost_up(self, number: int) -> Trial:
-        """The computation that was started has been interrupted, through no fault of the trial."""
+    def lose_cost(self, number: int) -> Trial:
+        """The process that computed the cost of a waiting trial has died. It comes back failed where that was so too
+        often."""
         ...
 
     def record_cost(self, number: int, cost: CostMetrics) -> Trial:

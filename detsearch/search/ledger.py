@@ -66,7 +66,7 @@ class _Entry:
     trial: Trial
     lease: Lease | None
     losses: Mapping[str, int]
-    cost_starts: int  # of the computation of its cost, without the end of one
+    cost_losses: int  # how often its process died during the computation of its cost
     settled: bool  # optuna's state says what the outcome says
 
 
@@ -85,7 +85,7 @@ class Ledger:
     identity or objectives differ is refused with a StudyError that names the first differing field, as is a folder
     that a live process is writing. A running trial's lease is held by this process and lasts `lease_seconds` from its
     last renewal. A trial that was lost (its process died while the coordinator lived) more than `max_losses` times in a
-    row without finishing an epoch in between fails; so does one during whose cost a process was lost that often.
+    row without finishing an epoch in between fails; so does one whose process died that often during its cost.
     ResourceError where the disk refuses.
     """
 
@@ -164,19 +164,14 @@ class Ledger:
         self._entries.append(_Entry(id, trial, None, {}, 0, True))
         return trial
 
-    def start_cost(self, number: int) -> Trial:
-        """The cost of a waiting trial is about to be computed, in a process that may not survive that; fails the trial
-        if earlier ones did not, too often."""
+    def lose_cost(self, number: int) -> Trial:
+        """The process that computed a waiting trial's cost has died; fails the trial where that was so too often."""
         entry = self._entries[number]
-        if entry.cost_starts > self._max_losses:
-            reason = f"cost: what computed it ended {entry.cost_starts} times in a row before it was done"
+        entry.cost_losses += 1
+        if entry.cost_losses > self._max_losses:
+            reason = f"cost: what computed it ended {entry.cost_losses} times in a row before it was done"
             return self.finish(number, TrialState.FAILED, reason=reason)
-        return self._count_cost(entry, entry.cost_starts + 1)
-
-    def give_cost_up(self, number: int) -> Trial:
-        """The computation that was started has been interrupted, through no fault of the trial."""
-        entry = self._entries[number]
-        return self._count_cost(entry, entry.cost_starts - 1)
+        return self._update(number, "cost_losses", entry.cost_losses)
 
     def record_cost(self, number: int, cost: CostMetrics) -> Trial:
         return self._update(number, "cost", cost.to_json(), cost=cost)
@@ -264,10 +259,6 @@ class Ledger:
         entry.lease = Lease(self._owner, self._clock() + self._lease_seconds, attempt, epoch)
         self._update(entry.trial.number, "lease", entry.lease.to_json(), attempts=attempt)
 
-    def _count_cost(self, entry: _Entry, starts: int) -> Trial:
-        entry.cost_starts = starts
-        return self._update(entry.trial.number, "cost_starts", starts)
-
     def _update(self, number: int, key: str, value: object, **changes: Any) -> Trial:
         """Write one fact, then believe it."""
         entry = self._entries[number]
@@ -335,5 +326,5 @@ def _entry(frozen: FrozenTrial, codec: Codec, folder: Path) -> _Entry:
     except (KeyError, TypeError, ValueError) as error:
         raise StudyError(f"{folder}: trial {frozen.number}", "a trial of detsearch", repr(error)) from error
     settled = outcome is None or frozen.state.is_finished()
-    losses, cost_starts = attributes.get("losses", {}), attributes.get("cost_starts", 0)
-    return _Entry(frozen._trial_id, trial, lease, losses, cost_starts, settled)
+    losses, cost_losses = attributes.get("losses", {}), attributes.get("cost_losses", 0)
+    return _Entry(frozen._trial_id, trial, lease, losses, cost_losses, settled)

@@ -51,10 +51,7 @@ class MemoryBook:
         self._trials.append(trial)
         return trial
 
-    def start_cost(self, number: int) -> Trial:
-        return self._trials[number]
-
-    def give_cost_up(self, number: int) -> Trial:
+    def lose_cost(self, number: int) -> Trial:
         return self._trials[number]
 
     def record_cost(self, number: int, cost: CostMetrics) -> Trial:

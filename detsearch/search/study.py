@@ -251,18 +251,8 @@ class _Loop:
         return reason is None
 
     def _start_cost(self, trial: Trial) -> None:
-        """Have the cost computed, unless that has ended too often what computed it."""
-        begun = self.ledger.start_cost(trial.number)
-        if begun.state.final:
-            self._tell(begun)
-            return
-        try:
-            self.executor.submit(
-                trial.number, self.ledger.trial_folder(trial.number), _CostTask(self.search.cost), (trial.spec,)
-            )
-        except UserError:
-            self.ledger.give_cost_up(trial.number)
-            raise
+        folder = self.ledger.trial_folder(trial.number)
+        self.executor.submit(trial.number, folder, _CostTask(self.search.cost), (trial.spec,))
 
     def _heard_of_cost(self, trial: Trial, event: Event) -> None:
         match event:
@@ -272,12 +262,13 @@ class _Loop:
                 kind = type(event.value).__name__
                 self._end(trial, TrialState.FAILED, f"cost: returned {kind} instead of CostMetrics")
             case Interrupted():
-                if self.stopping:  # else whatever computed it has ended, which counts
-                    self.ledger.give_cost_up(trial.number)
+                if not self.stopping:
+                    lost = self.ledger.lose_cost(trial.number)
+                    if lost.state.final:
+                        self._tell(lost)
             case Broken():
                 self._end(trial, TrialState.FAILED, f"cost: {event.reason}")
             case Unusable():
-                self.ledger.give_cost_up(trial.number)
                 self._give_up(event.error)
 
     def _give_up(self, error: ResourceError) -> None:
