@@ -84,9 +84,9 @@ def varied(pixels: Tensor, shift: int, generator: torch.Generator) -> Tensor:
 
 
 def drawn_shapes(count: int, seed: int, side: int) -> ImageArrays:
-    """`count` images of `side` pixels, each with one of the five shapes of the synthetic set on a noisy ground; those
-    of different seeds share no image."""
-    style = scenes.Style(tuple(scenes.SHAPES), side, side, objects=(1, 1), min_side=side // 2)
+    """`count` images of `side` pixels, each with one of the five shapes of the synthetic set, bright on a dark, noisy
+    ground; those of different seeds share no image."""
+    style = scenes.Style(tuple(scenes.SHAPES), side, side, objects=(1, 1), min_side=side // 2, bright=True)
     drawn = [scenes.compose(style, seed, index) for index in range(count)]
     pixels = np.stack([scenes.paint(scene, style, seed, index) for index, scene in enumerate(drawn)])
     labels = torch.tensor([scene.shapes[0].label for scene in drawn])

@@ -178,4 +178,7 @@ def test_shapes() -> None:
     assert torch.equal(one.pixels, same.pixels)
     assert torch.equal(one.labels, same.labels)
     assert not torch.equal(one.labels, other.labels)
+    light = one.pixels.float().mean(dim=1).flatten(1)
+    assert (light.amax(dim=1) - light.median(dim=1).values > 30).all(), "shapes are bright on a dark ground"
+    assert light.median() < 90
     assert not {image.numpy().tobytes() for image in one.pixels} & {image.numpy().tobytes() for image in other.pixels}

@@ -49,7 +49,8 @@ SHAPES: dict[str, Callable[[Array, Array], Mask]] = {
 @dataclass(frozen=True, slots=True)
 class Style:
     """What scenes look like: class names by label, image size, fewest and most objects, smallest side; in pixels.
-    `tinted`: every class has a colour of its own and the ground is grey, which makes the classes easy to tell."""
+    `tinted`: every class has a colour of its own and the ground is grey, which makes the classes easy to tell.
+    `bright`: the ground is dark and shapes are not, so that only their form has to be learnt; not with `tinted`."""
 
     classes: tuple[str, ...]
     width: int
@@ -57,6 +58,7 @@ class Style:
     objects: tuple[int, int]
     min_side: int
     tinted: bool = False
+    bright: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +160,8 @@ def _colour(style: Style, label: int, mean: NDArray[np.float64], rng: np.random.
     if style.tinted:
         tint = np.array(colorsys.hsv_to_rgb(label / len(style.classes), 0.9, 0.9)) * 255
         return np.asarray(np.clip(tint + rng.uniform(-30, 30, 3), 20, 236))
+    if style.bright:
+        return np.asarray(mean + rng.uniform(60, 140, 3))
     colour = rng.uniform(20, 236, 3)
     while np.abs(colour - mean).sum() < MIN_CONTRAST:
         colour = rng.uniform(20, 236, 3)
@@ -166,12 +170,13 @@ def _colour(style: Style, label: int, mean: NDArray[np.float64], rng: np.random.
 
 def _ground(style: Style, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
     """Soft blotches in related colours with some thin strokes, and its mean colour."""
-    mean = np.repeat(rng.uniform(40, 216), 3) if style.tinted else rng.uniform(40, 216, 3)
+    darkest, lightest = (10, 90) if style.bright else (40, 216)
+    mean = np.repeat(rng.uniform(darkest, lightest), 3) if style.tinted else rng.uniform(darkest, lightest, 3)
     blotches = np.clip(mean + rng.normal(0, 22, (6, 8, 3)), 0, 255).astype(np.uint8)
     image = Image.fromarray(blotches).resize((style.width, style.height), Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(image)
     for _ in range(int(rng.integers(0, 7))):  # clutter that is no object
         ends = rng.uniform(0, 1, 4) * (style.width, style.height, style.width, style.height)
-        red, green, blue = (int(value) for value in rng.integers(0, 256, 3))
+        red, green, blue = (int(value) for value in rng.integers(0, lightest + 40, 3))
         draw.line(tuple(ends.tolist()), fill=(red, green, blue), width=int(rng.integers(1, 3)))
     return np.array(image), mean
