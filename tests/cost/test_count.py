@@ -245,7 +245,7 @@ def test_shared_parameters_count_once():
 def test_nothing_is_multiplied():
     """ResNet-50 with the published head at 1333 x 800 takes seconds to run; counting must not."""
     built = build(parse_network("resnet50/fpn/retinanet"), 80)
-    began = time.perf_counter()
+    began = time.process_time()
     found = count_cost(built, InputSize(1333, 800))
     assert found.macs > 2e11
-    assert time.perf_counter() - began < 4
+    assert time.process_time() - began < 4

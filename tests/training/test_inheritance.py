@@ -186,9 +186,9 @@ def test_names_that_no_network_has_take_no_time(tmp_path: Path) -> None:
     hostile |= {f"backbone.layer1.{text}.conv1.weight": torch.zeros(1) for text in ("00", "-1", "٣", "")}
     hostile |= {"backbone.layer1": torch.zeros(1), "": torch.zeros(1)}
     child = network("basicblock_4_1-2-2-2")
-    began = time.monotonic()
+    began = time.process_time()
     taken = inherit(child, saved(tmp_path / "checkpoint.pt", hostile))
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
     assert taken.tensors == 1, "the first block's first convolution is that of block 7"
     assert inherit(child, saved(tmp_path / "none.pt", {})).tensors == 0
 
