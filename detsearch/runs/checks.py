@@ -54,9 +54,7 @@ def check_run(run: Run, networks: Iterable[NetworkSpec], device: str) -> None:
     if run.training.frozen_stages:
         for network in _of_each_backbone(networks):
             first_stages(_backbone(network), run.training.frozen_stages)
-        if run.weights == "none":
-            received, hint = str(run.training.frozen_stages), "set it to 0, or say which weights"
-            raise RecipeError("training.frozen_stages", "0 where training begins with weights: none", received, hint)
+        require_weights("training.frozen_stages", run.training.frozen_stages, run.weights)
     if run.weights == "none":
         return
     if run.weights != IMAGENET:
@@ -69,6 +67,13 @@ def check_run(run: Run, networks: Iterable[NetworkSpec], device: str) -> None:
         read_state(path)
     for network in _of_each_backbone(networks):
         load_pretrained(_backbone(network), run.weights)
+
+
+def require_weights(field: str, frozen: int, weights: str) -> None:
+    """RecipeError where so many stages would stay what they are by chance."""
+    if frozen and weights == "none":
+        expected, hint = "0 where training begins with weights: none", "set it to 0, or say which weights"
+        raise RecipeError(field, expected, str(frozen), hint)
 
 
 def _of_each_backbone(networks: Iterable[NetworkSpec]) -> Iterable[NetworkSpec]:

@@ -26,7 +26,7 @@ from detsearch.data.loader import TrainLoader, train_loader
 from detsearch.errors import RecipeError, StudyError
 from detsearch.files import write_json, write_text
 from detsearch.nn.backbones.weights import load_pretrained
-from detsearch.runs.checks import check_run, load_splits
+from detsearch.runs.checks import check_run, load_splits, require_weights
 from detsearch.runs.device import resolve_device
 from detsearch.runs.identity import located, summary
 from detsearch.runs.interrupt import Stop
@@ -92,6 +92,7 @@ def search_head(
     parts = halves(train_set, recipe.seed, least=settings.batch) if settings.method == "search" else ()
     check_run(recipe, [network], device)
     settings.autocast_dtype(torch.device(device))
+    require_weights("cells.frozen_stages", settings.frozen_stages, recipe.weights)
     if is_checkpoint(Path(recipe.weights)):
         raise RecipeError("weights", "none, imagenet, or a file of weights of the backbone", "a whole detector's")
     _prepare_folder(folder, recipe)

@@ -24,6 +24,7 @@ from detsearch.nn.backbones.weights import IMAGENET as PUBLISHED
 from detsearch.nn.backbones.weights import load_pretrained
 from detsearch.nn.classifier import Classifier
 from detsearch.nn.freezing import first_stages
+from detsearch.runs.checks import require_weights
 from detsearch.runs.device import resolve_device, several, threads_each
 from detsearch.runs.fit import check_norm, on_devices, share_of, with_batch
 from detsearch.runs.inspect import CATEGORIES
@@ -186,6 +187,7 @@ def _begin(recipe: PretrainRecipe, classes: int) -> Classifier:
     classifier = build_classifier(spec.backbone, classes, spec.norm, smoothing=recipe.training.smoothing)
     backbone = classifier.get_submodule("backbone")
     first_stages(backbone, recipe.training.frozen_stages)
+    require_weights("training.frozen_stages", recipe.training.frozen_stages, recipe.weights)
     if recipe.weights != "none":
         if recipe.weights != PUBLISHED and is_checkpoint(Path(recipe.weights)):
             raise RecipeError("weights", "none, imagenet, or a file of weights of the backbone", "a checkpoint")

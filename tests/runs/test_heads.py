@@ -316,6 +316,7 @@ def test_alpha_that_stops_being_finite_loses_nothing(
         (("cells.batch=64",), ONE_STAGE, DataError, "two halves of 64 images or more"),
         ((), f"{BODY}/fpn(levels=4-5,width=8)/rpn/2fc(width=8)@64x64", SpecError, "head"),
         (("cells.operations=darts",), ONE_STAGE, RecipeError, "sharing: none"),
+        (("cells.frozen_stages=1",), ONE_STAGE, RecipeError, r"cells\.frozen_stages: expected 0 where training begins"),
         (("cells.operations=all",), ONE_STAGE, RecipeError, "cells.operations"),
         (("cells.input=64",), ONE_STAGE, RecipeError, r"cells\.input"),
         ((), "resnet18/fpn/fcos(tower=cells(boxes=std9(0)))@64x64", SpecError, "std9"),

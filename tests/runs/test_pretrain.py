@@ -239,6 +239,11 @@ def test_a_classifiers_checkpoint_is_no_detectors(tmp_path: Path, root: Path, da
         (["weights=nosuch.pt"], CheckpointError, "nosuch.pt"),
         (["weights=imagenet"], ResourceError, "imagenet weights"),
         (["training.frozen_stages=6"], RecipeError, "frozen_stages"),
+        (
+            ["training.frozen_stages=1"],
+            RecipeError,
+            "frozen_stages: expected 0 where training begins with weights: none",
+        ),
         (["size=224", "evaluation.resize=200"], RecipeError, r"at least size \(224\), not 200"),
         (["training.batch=3", "devices=2"], RecipeError, "a multiple of 2"),
         (["training.batch=1"], RecipeError, "norm bn at input 32x32"),
