@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from detsearch.intervals import Interval
 from detsearch.report.markdown import code_span, escape_markdown
-from detsearch.runs.comparison import Comparison, Row, Spread
+from detsearch.report.view import UNSTEADY
+from detsearch.runs.comparison import Comparison, Row
 
 COSTS = {
     "params": ("M parameters", 1e6),
@@ -30,7 +31,7 @@ def markdown_comparison(found: Comparison) -> str:
         codes = set(row.detectors.values())
         cells = [row.arm, *(row.settings.get(name, "-") for name in settings)]
         cells = [*map(escape_markdown, cells), *(_cell(row, name) for name in found.names)]
-        cells += [_cost(row.costs[name], COSTS[name][1]) if name in row.costs else "-" for name in costs]
+        cells += [_cost(row, name) if name in row.costs else "-" for name in costs]
         cells += [str(len(row.detectors)), code_span(codes.pop()) if len(codes) == 1 else f"{len(codes)} different"]
         lines.append(f"| {' | '.join(cells)} |")
     several = [row for row in found.rows if len(set(row.detectors.values())) > 1]
@@ -39,6 +40,8 @@ def markdown_comparison(found: Comparison) -> str:
         for row in several
         for seed, code in row.detectors.items()
     ]
+    if any("latency_ms" in row.costs and not row.steady for row in found.rows):
+        notes.append(f"- {UNSTEADY} a measurement that was not steady is among them")
     notes += [f"- {escape_markdown(run)} failed: {escape_markdown(why)}" for run, why in found.failed.items()]
     return "\n".join([*lines, *([""] if notes else []), *notes]) + "\n"
 
@@ -54,9 +57,11 @@ def _cell(row: Row, name: str) -> str:
     return f"{text} ({f'**{shown}**' if difference.decided else shown})"
 
 
-def _cost(value: Spread, unit: float) -> str:
+def _cost(row: Row, name: str) -> str:
+    value, unit = row.costs[name], COSTS[name][1]
     mean, least, most = (f"{figure / unit:.3g}" for figure in (value.mean, value.least, value.most))
-    return mean if least == most else f"{mean} ({least} to {most})"
+    shown = mean if least == most else f"{mean} ({least} to {most})"
+    return shown + UNSTEADY if name == "latency_ms" and not row.steady else shown
 
 
 def _percent(value: Interval, *, sign: bool) -> str:

@@ -14,11 +14,11 @@ from detsearch.errors import RecipeError, ResourceError, SpecError, StudyError
 from detsearch.runs.comparison import COSTS, Arm, Comparison, collect, column
 from detsearch.runs.device import resolve_device, threads_each
 from detsearch.runs.found import arm_fields
-from detsearch.runs.heads import FOUND, search_head
+from detsearch.runs.heads import FOUND, same_search, search_head
 from detsearch.runs.interrupt import Stop
 from detsearch.runs.recipe import load_recipe, override, put, write_recipe
 from detsearch.runs.settings import CompareRecipe, HeadSearchRecipe, Run, TrainRecipe
-from detsearch.runs.train import METRICS, RECIPE, train_recipe
+from detsearch.runs.train import METRICS, RECIPE, same_training, train_recipe
 from detsearch.search.execution.base import Broken, Done, Event, Progress, Unusable
 from detsearch.search.execution.processes import ProcessExecutor
 from detsearch.search.trial import TrialContext, TrialInterrupted
@@ -41,6 +41,8 @@ def compare(recipe: CompareRecipe, folder: Path, *, tell: Callable[[str], None] 
         for run in runs.values():
             column(run, field)
     _prepare_folder(folder, recipe)
+    for key, run in runs.items():
+        _require_same(folder / key, run)
     devices = {resolve_device(run.device) for run in runs.values()}
     if len(devices) > 1:
         raise RecipeError("arms", "one device for all", ", ".join(sorted(devices)))
@@ -66,10 +68,13 @@ def runs_of(recipe: CompareRecipe) -> dict[str, Arm]:
             run = override(kind, raw, (), None, f"arm {name}")
             assert isinstance(run, TrainRecipe | HeadSearchRecipe)
             try:
-                detector = format_detector(resolve(run.detector, size))
+                spec = resolve(run.detector, size)
+                if isinstance(run, TrainRecipe) and run.norm is not None:
+                    spec = spec.with_network(norm=run.norm)
             except SpecError as error:
                 raise RecipeError(f"arm {name}", "a detector", f"{run.detector!r} ({error})") from None
-            runs[f"{name}-{seed}"] = run.model_copy(update={"detector": detector})
+            whole = {"detector": format_detector(spec)} | ({"norm": None} if isinstance(run, TrainRecipe) else {})
+            runs[f"{name}-{seed}"] = run.model_copy(update=whole)
     return runs
 
 
@@ -80,9 +85,12 @@ def run_arm(run: Arm, context: TrialContext) -> None:
         return
     total = run.cells.iterations
     found = search_head(run, context.folder, within=context, warn=lambda text: context.report(0, total, text))
-    shared = {name: getattr(run, name) for name in Run.model_fields}
-    training = TrainRecipe(detector=str(found.facts["detector"]), **shared)
-    train_recipe(training, context.folder / TRAINED, within=context)
+    train_recipe(_training_of(run, str(found.facts["detector"])), context.folder / TRAINED, within=context)
+
+
+def _training_of(run: HeadSearchRecipe, detector: str) -> TrainRecipe:
+    """How what a search found is trained."""
+    return TrainRecipe(detector=detector, **{name: getattr(run, name) for name in Run.model_fields})
 
 
 def _run_all(
@@ -128,6 +136,23 @@ def _run_all(
         if stop.requested():
             raise TrialInterrupted("stopped on request")
     return failed
+
+
+def _require_same(folder: Path, run: Arm) -> None:
+    """StudyError where the folder of a run holds one of other settings: an arm that was changed, or one named by a
+    study's front that has changed."""
+    if not (folder / RECIPE).exists():
+        return
+    if isinstance(run, TrainRecipe):
+        same = same_training(load_recipe(TrainRecipe, folder / RECIPE), run)
+    else:
+        same = same_search(load_recipe(HeadSearchRecipe, folder / RECIPE), run)
+        if same and (folder / TRAINED / RECIPE).exists():
+            held = load_recipe(TrainRecipe, folder / TRAINED / RECIPE)
+            same = same_training(held, _training_of(run, held.detector))
+    if not same:
+        hint = "give the changed arm another name, choose another --out, or delete this folder"
+        raise StudyError(str(folder), "a run of the settings that its arm has now", "one of others", hint)
 
 
 def _prepare_folder(folder: Path, recipe: CompareRecipe) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +19,11 @@ from detsearch.runs.settings import CompareRecipe, HeadSearchRecipe, TrainRecipe
 from detsearch.runs.train import METRICS
 
 COSTS: Final = "costs.json"
+COUNTED: Final = ("params", "macs", "latency_ms")
 NORM, RATE = "norm", "lr"
 """Columns that are no fields of a recipe: the detector's norm, and the learning rate that its batch makes of it."""
+ROUNDS: Final = 3
+"""How often latencies are measured, in turn: what else the machine does meets all detectors alike."""
 SEARCHED: Final = ("transformations", "search_seconds", "search_peak_bytes")
 """What a search of a head says of itself, beside what its detector costs."""
 
@@ -44,7 +48,8 @@ class Spread:
 class Row:
     """An arm: its `settings`, as the recipe's columns ask for them; its figures, by name (``test ap``), over the seeds
     that are done, and their differences from the first arm's at equal seeds, None where there is nothing, and for the
-    first arm no differences; what its detectors cost, and its searches did; and its detectors, by seed."""
+    first arm no differences; what its detectors cost, and its searches did; its detectors, by seed; and whether each
+    of their latencies, if they were measured, was steady."""
 
     arm: str
     settings: Mapping[str, str]
@@ -52,6 +57,7 @@ class Row:
     differences: Mapping[str, Interval | None]
     costs: Mapping[str, Spread]
     detectors: Mapping[int, str]
+    steady: bool = True
 
 
 @dataclass(frozen=True)
@@ -94,6 +100,7 @@ def collect(
     metrics = {key: _read(path / METRICS) for key, path in finished.items() if (path / METRICS).exists()}
     scores = {key: _scores(found, recipe) for key, found in metrics.items()}
     names = tuple(dict.fromkeys(name for found in scores.values() for name in found))
+    known = _costs(kept, {str(found["code"]): (found, runs[key]) for key, found in metrics.items()}, recipe, device)
     first, rows = next(iter(recipe.arms)), []
     for arm in recipe.arms:
         keys = {seed: f"{arm}-{seed}" for seed in recipe.seeds if f"{arm}-{seed}" in metrics}
@@ -104,10 +111,11 @@ def collect(
             name: mean_interval([mine[s][name] - base[s][name] for s in keys if name in base[s] and name in mine[s]])
             for name in names
         }
+        detectors = {seed: str(metrics[key]["code"]) for seed, key in keys.items()}
         costs = [
-            _costs(kept, metrics[key], recipe, runs[key], device)
+            {name: known[detectors[seed]][name] for name in COUNTED if name in known[detectors[seed]]}
             | (_numbers(_read(searched[key])) if key in searched and searched[key].exists() else {})
-            for key in keys.values()
+            for seed, key in keys.items()
         ]
         rows.append(
             Row(
@@ -119,7 +127,8 @@ def collect(
                     name: Spread.of([found[name] for found in costs if name in found])
                     for name in dict.fromkeys(name for found in costs for name in found)
                 },
-                detectors={seed: str(metrics[key]["code"]) for seed, key in keys.items()},
+                detectors=detectors,
+                steady=all(known[code].get("steady", True) for code in detectors.values()),
             )
         )
     return Comparison(tuple(rows), names, failed, device_name(device))
@@ -149,20 +158,26 @@ def _read(path: Path) -> dict[str, Any]:
         raise StudyError(str(path), "figures by name", str(error), hint) from None
 
 
-def _costs(path: Path, metrics: Mapping[str, Any], recipe: CompareRecipe, run: Arm, device: str) -> dict[str, float]:
-    """What the detector of a finished run costs, computed once; its latency if wanted."""
-    detector, scores = str(metrics["code"]), metrics["scores"]
-    known = _read(path) if path.exists() else {}
-    if detector not in known or (recipe.latency and "latency_ms" not in known[detector]):
-        classes = len(next(iter(scores.values()))["per_class"])
-        counted = describe(resolve(detector), classes)
-        found = {"params": counted["params"], "macs": counted["macs"]}
-        if recipe.latency:
-            how = run.latency
-            measured = measure_latency(
-                detector, None, classes, device=device, threads=how.threads, runs=how.runs, seconds=how.seconds
-            )
-            found["latency_ms"] = measured["median_ms"]
-        known[detector] = found
-        write_json(path, known)
-    return {name: float(value) for name, value in known[detector].items()}
+def _costs(
+    path: Path, detectors: Mapping[str, tuple[Mapping[str, Any], Arm]], recipe: CompareRecipe, device: str
+) -> dict[str, dict[str, Any]]:
+    """What the detectors of finished runs cost, by their codes, computed once and kept in a file; latencies if wanted:
+    medians over `ROUNDS`, each of which begins with another detector."""
+    known: dict[str, dict[str, Any]] = _read(path) if path.exists() else {}
+    classes = {code: len(next(iter(found["scores"].values()))["per_class"]) for code, (found, _) in detectors.items()}
+    for code in detectors:
+        if code not in known:
+            counted = describe(resolve(code), classes[code])
+            known[code] = {"params": counted["params"], "macs": counted["macs"]}
+    new = [code for code in detectors if recipe.latency and "latency_ms" not in known[code]]
+    measured: dict[str, list[dict[str, Any]]] = {code: [] for code in new}
+    for number in range(ROUNDS):
+        begin = number * len(new) // ROUNDS
+        for code in [*new[begin:], *new[:begin]]:
+            how = detectors[code][1].latency
+            measured[code].append(measure_latency(code, None, classes[code], device=device, **how.model_dump()))
+    for code, found in measured.items():
+        median = statistics.median(one["median_ms"] for one in found)
+        known[code] |= {"latency_ms": median, "steady": all(one["steady"] for one in found)}
+    write_json(path, known)
+    return known

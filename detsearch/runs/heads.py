@@ -219,6 +219,11 @@ def _costs(
     return costs
 
 
+def same_search(first: HeadSearchRecipe, second: HeadSearchRecipe) -> bool:
+    """Would both find the same cells? The training that may follow does not count."""
+    return _deciding(first) == _deciding(second)
+
+
 def _deciding(recipe: HeadSearchRecipe) -> dict[str, Any]:
     """What the search depends on; where the data file lies counts, the training that may follow does not."""
     same = located(recipe)
@@ -231,7 +236,7 @@ def _prepare_folder(folder: Path, recipe: HeadSearchRecipe) -> None:
     path = folder / RECIPE
     if path.exists():
         held = load_recipe(HeadSearchRecipe, path)
-        if _deciding(held) != _deciding(recipe):
+        if not same_search(held, recipe):
             hint = "choose another --out, or repeat the command that it was made with"
             raise StudyError(str(folder), "an empty folder or one of the same recipe", "another search's", hint)
         _check_rates(folder, held.cells.rates, recipe.cells.rates)

@@ -79,6 +79,7 @@ def measure_latency(
     threads: int | None,
     runs: int,
     seconds: float,
+    warmup: int = 5,
 ) -> dict[str, Any]:
     """Latency of whatever `resolve` reads, or of the detector in a checkpoint, at its own input size or at `size`."""
     device = resolve_device(device)
@@ -89,5 +90,5 @@ def measure_latency(
         spec = resolve(what, size)
         detector = build(spec.network, classes)
     runtime = EagerRuntime(detector, device)
-    found = measure(runtime, spec.input, runs=runs, seconds=seconds, threads=threads)
+    found = measure(runtime, spec.input, warmup=warmup, runs=runs, seconds=seconds, threads=threads)
     return {"code": format_detector(spec), **asdict(found), "runs": found.protocol.runs}

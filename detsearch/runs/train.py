@@ -52,7 +52,7 @@ def train_recipe(
     splits = load_splits(recipe, masks=spec.network.has_masks)
     train_set, val_set = splits[recipe.data.train], splits[recipe.data.val]
     check_run(recipe, [spec.network], device)
-    prepare_folder(folder, located(recipe), _same)
+    prepare_folder(folder, located(recipe), same_training)
     with Stop() as stop:
         context = replace(
             within or TrialContext(folder=folder, threads=threads_each(), should_stop=stop.requested),
@@ -110,6 +110,7 @@ def _is_same(path: Path, recipe: R, same: Callable[[R, R], bool]) -> bool:
         return False
 
 
-def _same(first: TrainRecipe, second: TrainRecipe) -> bool:
+def same_training(first: TrainRecipe, second: TrainRecipe) -> bool:
+    """Would both give the same figures?"""
     files = located(first).data.file, located(second).data.file
     return files[0] == files[1] and first.device == second.device and deciding(first) == deciding(second)

@@ -10,8 +10,8 @@ import yaml
 from detsearch.cli.main import MENDABLE, OK, run
 from detsearch.errors import RecipeError, StudyError
 from detsearch.report.comparison import markdown_comparison
-from detsearch.runs.compare import compare
-from detsearch.runs.comparison import Comparison, Row, Spread
+from detsearch.runs.compare import compare, runs_of
+from detsearch.runs.comparison import Comparison, Row, Spread, column
 from detsearch.runs.recipe import load_recipe, override
 from detsearch.runs.settings import CompareRecipe
 from tests.runs.conftest import FINDING
@@ -167,6 +167,34 @@ def test_an_arm_of_different_detectors_shows_the_range_of_their_costs() -> None:
     assert text[2] == "| plain | - | 5 | 0.5 | 1 | `z` |"
     assert text[3] == "| searched | 1 | 3 (2 to 4) | - | 3 | 2 different |"
     assert text[5:] == ["- searched, seed 0: `x`", "- searched, seed 1: `y`", "- searched, seed 2: `x`"]
+
+
+@pytest.mark.parametrize("steady", [True, False])
+def test_a_latency_that_was_not_steady_is_marked(steady: bool) -> None:
+    row = Row("plain", {}, {}, {}, {"latency_ms": Spread.of([5.0])}, {0: "z"}, steady=steady)
+    text = markdown_comparison(Comparison((row,), (), {}, "a device"))
+    assert ("| 5† |" in text) is not steady
+    assert ("not steady" in text) is not steady
+
+
+def test_an_arm_that_was_changed_is_not_shown_with_its_old_figures(tmp_path: Path, data_file: Path) -> None:
+    compare(recipe(data_file, seeds=[0]), tmp_path)
+    for changed in ({"training.epochs": 3}, {"training.epochs": 2, "norm": "bn"}):
+        other = recipe(data_file, seeds=[0], arms={"plain": {}, "longer": changed})
+        with pytest.raises(StudyError, match="longer-0: expected a run of the settings that its arm has now"):
+            compare(other, tmp_path)
+    head = {**recipe(data_file).base, "detector": HEAD, "cells": {"method": "random"}, "training": {"epochs": 1}}
+    heads = {"kind": "head", "base": head, "seeds": [0]}
+    compare(recipe(data_file, arms={"random": {}}, **heads), tmp_path / "heads")
+    for changed in ({"cells.operations": "rf5"}, {"training.epochs": 2}):
+        with pytest.raises(StudyError, match="random-0: expected a run of the settings"):
+            compare(recipe(data_file, arms={"random": changed}, **heads), tmp_path / "heads")
+
+
+def test_the_norm_of_an_arm_is_that_of_its_detector(data_file: Path) -> None:
+    runs = runs_of(recipe(data_file, arms={"plain": {}, "bn": {"norm": "bn"}}, seeds=[0]))
+    assert [column(run, "norm") for run in runs.values()] == ["gn", "bn"]
+    assert str(runs["bn-0"].detector).endswith("2fc(width=16)@64x64")
 
 
 def test_what_a_search_warns_of_is_told(tmp_path: Path, data_file: Path) -> None:
