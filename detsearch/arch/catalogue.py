@@ -155,11 +155,12 @@ class Catalogue:
                     raise SpecError(f"{other} beside {descriptor.token}", wanted, tokens[other])
         self.levels(network)
 
-    def check_input(self, spec: DetectorSpec) -> None:
-        """Raise SpecError if the input is smaller than the largest stride of the maps that reach the head."""
+    def check_input(self, spec: DetectorSpec, field: str = "input") -> None:
+        """Raise SpecError, naming the `field`, if the input is smaller than the largest stride of the maps that reach
+        the head."""
         stride = 2 ** max(self.levels(spec.network), default=0)
         if min(spec.input.width, spec.input.height) < stride:
-            raise SpecError("input", f"at least {stride} pixels a side, the largest stride", str(spec.input))
+            raise SpecError(field, f"at least {stride} pixels a side, the largest stride", str(spec.input))
 
     def levels(self, network: NetworkSpec) -> tuple[int, ...]:
         """Levels of the maps that reach proposals and head; SpecError where the neck cannot make its levels."""

@@ -45,14 +45,15 @@ def freeze(network: Freezable, *, stages: int, norms: bool) -> None:
     network.train(network.training)
 
 
-def first_stages(backbone: nn.Module, number: int) -> list[list[nn.Module]]:
-    """The modules of the first `number` stages; RecipeError where there are fewer, or no telling."""
+def first_stages(backbone: nn.Module, number: int, field: str = "training.frozen_stages") -> list[list[nn.Module]]:
+    """The modules of the first `number` stages; RecipeError, naming the `field`, where there are fewer, or no
+    telling."""
     if number == 0:
         return []
-    where, kind = "training.frozen_stages", type(backbone).__name__
+    kind = type(backbone).__name__
     if not isinstance(backbone, Staged):
-        raise RecipeError(where, f"0, as a {kind} does not tell its stages", str(number))
+        raise RecipeError(field, f"0, as a {kind} does not tell its stages", str(number))
     stages = [list(stage) for stage in backbone.stages()]
     if number > len(stages):
-        raise RecipeError(where, f"0 to {len(stages)}, the stages of a {kind} and its stem", str(number))
+        raise RecipeError(field, f"0 to {len(stages)}, the stages of a {kind} and its stem", str(number))
     return stages[:number]

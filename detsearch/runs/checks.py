@@ -51,10 +51,7 @@ def check_run(run: Run, networks: Iterable[NetworkSpec], device: str) -> None:
     weights, and the weights; ResourceError, RecipeError or CheckpointError."""
     run.training.autocast_dtype(torch.device(device))
     networks = list(networks)
-    if run.training.frozen_stages:
-        for network in _of_each_backbone(networks):
-            first_stages(_backbone(network), run.training.frozen_stages)
-        require_weights("training.frozen_stages", run.training.frozen_stages, run.weights)
+    check_frozen("training.frozen_stages", run.training.frozen_stages, networks, run.weights)
     if run.weights == "none":
         return
     if run.weights != IMAGENET:
@@ -67,6 +64,15 @@ def check_run(run: Run, networks: Iterable[NetworkSpec], device: str) -> None:
         read_state(path)
     for network in _of_each_backbone(networks):
         load_pretrained(_backbone(network), run.weights)
+
+
+def check_frozen(field: str, number: int, networks: Iterable[NetworkSpec], weights: str) -> None:
+    """RecipeError, naming the `field`, where a backbone that occurs has no such `number` of first stages, or they would
+    have no weights."""
+    if number:
+        for network in _of_each_backbone(networks):
+            first_stages(_backbone(network), number, field)
+        require_weights(field, number, weights)
 
 
 def require_weights(field: str, frozen: int, weights: str) -> None:

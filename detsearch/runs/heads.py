@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from detsearch.arch.catalogue import catalogue
 from detsearch.arch.cells import SETS, CellSpec
 from detsearch.arch.code import format_detector, format_network
 from detsearch.arch.head_cells import with_tower
@@ -26,25 +27,23 @@ from detsearch.data.loader import TrainLoader, train_loader
 from detsearch.errors import RecipeError, StudyError
 from detsearch.files import write_json, write_text
 from detsearch.nn.backbones.weights import load_pretrained
-from detsearch.runs.checks import check_run, load_splits, require_weights
+from detsearch.runs.checks import check_frozen, check_run, load_splits
 from detsearch.runs.device import resolve_device
+from detsearch.runs.folders import claim
 from detsearch.runs.identity import located, summary
 from detsearch.runs.interrupt import Stop
-from detsearch.runs.recipe import load_recipe, write_recipe
+from detsearch.runs.recipe import write_recipe
 from detsearch.runs.revision import versions
 from detsearch.runs.settings import HeadSearchRecipe, Run, TrainRecipe
-from detsearch.runs.train import METRICS, RECIPE
-from detsearch.search.storage import DATABASE
 from detsearch.search.trial import TrialContext
 from detsearch.supernet.derive import Choice
 from detsearch.supernet.detector import Supernet, build_supernet, widths_of, with_cells
 from detsearch.supernet.expected_cost import latencies, macs
 from detsearch.supernet.run import CellSearchRun, Pair
-from detsearch.supernet.search import LOG, STATE, search_cells
+from detsearch.supernet.search import LOG, search_cells
 from detsearch.supernet.settings import CellSearchSettings
 from detsearch.training import log as logs
 from detsearch.training.checkpoint import is_checkpoint
-from detsearch.training.loop import CHECKPOINT
 from detsearch.training.progress import TrainingProgress
 from detsearch.training.seeding import seed_all
 from detsearch.types import InputSize
@@ -92,10 +91,12 @@ def search_head(
     parts = halves(train_set, recipe.seed, least=settings.batch) if settings.method == "search" else ()
     check_run(recipe, [network], device)
     settings.autocast_dtype(torch.device(device))
-    require_weights("cells.frozen_stages", settings.frozen_stages, recipe.weights)
+    check_frozen("cells.frozen_stages", settings.frozen_stages, [network], recipe.weights)
+    if settings.method == "search":
+        catalogue().check_input(network.at(_searched_at(recipe, spec)), "cells.input")
     if is_checkpoint(Path(recipe.weights)):
         raise RecipeError("weights", "none, imagenet, or a file of weights of the backbone", "a whole detector's")
-    _prepare_folder(folder, recipe)
+    claim(folder, located(recipe), partial(_goes_on, folder))
     for name, half in zip(("architecture", "weights"), parts, strict=False):
         if missing := missing_classes(half):
             warn(f"the half of the {name} has no object of {', '.join(missing)}")
@@ -231,18 +232,12 @@ def _deciding(recipe: HeadSearchRecipe) -> dict[str, Any]:
     return {**fixed, "data": (same.data.file, same.data.train), "cells": recipe.cells.deciding()}
 
 
-def _prepare_folder(folder: Path, recipe: HeadSearchRecipe) -> None:
-    """Write the recipe into the folder, made if need be; an error, and nothing written, if another run is in it."""
-    path = folder / RECIPE
-    if path.exists():
-        held = load_recipe(HeadSearchRecipe, path)
-        if not same_search(held, recipe):
-            hint = "choose another --out, or repeat the command that it was made with"
-            raise StudyError(str(folder), "an empty folder or one of the same recipe", "another search's", hint)
-        _check_rates(folder, held.cells.rates, recipe.cells.rates)
-    elif other := next((name for name in (DATABASE, CHECKPOINT, METRICS, STATE) if (folder / name).exists()), None):
-        raise StudyError(str(folder), "an empty folder", f"one with a {other} and no {RECIPE}", "choose another --out")
-    write_recipe(located(recipe), path)
+def _goes_on(folder: Path, held: HeadSearchRecipe, recipe: HeadSearchRecipe) -> bool:
+    """Is it the search in the folder? StudyError where it is, with other learning rates than it can go on with."""
+    if not same_search(held, recipe):
+        return False
+    _check_rates(folder, held.cells.rates, recipe.cells.rates)
+    return True
 
 
 def _check_rates(folder: Path, before: Mapping[str, float], now: Mapping[str, float]) -> None:

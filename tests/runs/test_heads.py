@@ -227,8 +227,8 @@ def test_random_cells(tmp_path: Path, data_file: Path) -> None:
 
 def test_no_cells(tmp_path: Path, data_file: Path) -> None:
     plain = f"{BODY}/fpn(levels=4-5,width=8)/fcos(depth=1)@64x64"
-    found = search_head(recipe(data_file, "cells.method=none", detector=plain), tmp_path)
-    assert found.spec == parse_detector(plain)
+    found = search_head(recipe(data_file, "cells.method=none", "cells.input=8x8", detector=plain), tmp_path)
+    assert found.spec == parse_detector(plain), "nothing is searched, at any size"
     assert not found.cells
     assert load_recipe(TrainRecipe, tmp_path / TRAIN).detector == plain
     assert write_head_report(tmp_path, found).exists()
@@ -316,9 +316,27 @@ def test_alpha_that_stops_being_finite_loses_nothing(
         (("cells.batch=64",), ONE_STAGE, DataError, "two halves of 64 images or more"),
         ((), f"{BODY}/fpn(levels=4-5,width=8)/rpn/2fc(width=8)@64x64", SpecError, "head"),
         (("cells.operations=darts",), ONE_STAGE, RecipeError, "sharing: none"),
-        (("cells.frozen_stages=1",), ONE_STAGE, RecipeError, r"cells\.frozen_stages: expected 0 where training begins"),
+        (
+            ("cells.frozen_stages=1",),
+            ONE_STAGE,
+            RecipeError,
+            r"^cells\.frozen_stages: expected 0 where training begins",
+        ),
+        (("cells.frozen_stages=9",), ONE_STAGE, RecipeError, r"^cells\.frozen_stages: expected 0 to 5, .*, got 9$"),
+        (
+            ("training.frozen_stages=9",),
+            ONE_STAGE,
+            RecipeError,
+            r"^training\.frozen_stages: expected 0 to 5, .*, got 9$",
+        ),
         (("cells.operations=all",), ONE_STAGE, RecipeError, "cells.operations"),
         (("cells.input=64",), ONE_STAGE, RecipeError, r"cells\.input"),
+        (
+            ("cells.input=31x64",),
+            ONE_STAGE,
+            SpecError,
+            r"^cells\.input: expected at least 32 pixels a side, .* got 31x64$",
+        ),
         ((), "resnet18/fpn/fcos(tower=cells(boxes=std9(0)))@64x64", SpecError, "std9"),
     ],
 )
@@ -332,7 +350,7 @@ def test_what_cannot_be_is_refused_before_time_is_spent(
 ) -> None:
     with pytest.raises(error, match=message):
         search_head(recipe(data_file, *settings, detector=detector), tmp_path / "out")
-    assert not (tmp_path / "out" / STATE).exists()
+    assert not (tmp_path / "out").exists(), "so that the command, corrected, is not another search there"
 
 
 def test_a_class_that_is_missing_in_a_half_is_told(tmp_path: Path, data_file: Path) -> None:
