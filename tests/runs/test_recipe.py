@@ -206,6 +206,25 @@ def test_the_training_of_stage_two_is_that_of_the_paper() -> None:
         assert found.scaled_lr * found.schedule(1000).factor(999) == pytest.approx(0.0001 * images / 64, rel=0.02)
 
 
+def test_the_searches_of_heads_at_full_size_are_those_of_the_paper() -> None:
+    """From ImageNet's weights, with what FCOS's code freezes, all 12,500 iterations; then 1x. Loading has processes."""
+    alone = load_recipe(HeadSearchRecipe, RECIPES / "head-fcos.yaml")
+    arms = runs_of(load_recipe(CompareRecipe, RECIPES / "heads-space.yaml"))
+    searched = [alone, *(arm for arm in arms.values() if isinstance(arm, HeadSearchRecipe))]
+    assert len(searched) == 1 + len(arms)
+    wanted = {"input": "693x416", "batch": 4, "iterations": 12_500, "check": 2_500, "stop": False, "lr": 0.004}
+    wanted |= {"drops": [0.8], "clip_norm": 20, "cells": 1, "gradient": "first", "cost_weight": 0}
+    frozen = {"frozen_stages": 2, "frozen_bn": True, "workers": 4}
+    for recipe in searched:
+        assert recipe.cells.model_dump(include={*wanted, *frozen}) == wanted | frozen
+    sizes = runs_of(load_recipe(CompareRecipe, RECIPES / "heads-size.yaml"))
+    trained = {"epochs": 12, "batch": 16, "lr": 0.01, "drops": [0.6667, 0.8889], **frozen}
+    for run in [*searched, *sizes.values()]:
+        assert run.weights == "imagenet"
+        assert run.training.model_dump(include={*trained}) == trained
+        assert run.detector.endswith("@1333x800")
+
+
 def test_unwritable_folder_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ResourceError, match="file"):
