@@ -44,11 +44,11 @@ from detsearch.files import write_json, write_text
 from detsearch.intervals import Interval, mean_interval
 from detsearch.runs.compare import compare
 from detsearch.runs.comparison import COSTS
+from detsearch.runs.folders import METRICS
 from detsearch.runs.recipe import override
 from detsearch.runs.search import search_structure
 from detsearch.runs.settings import BudgetSettings, CompareRecipe, Run, SearchRecipe, StagesRecipe
 from detsearch.runs.stages import first_stage, second_stage
-from detsearch.runs.train import METRICS
 from detsearch.search.ledger import read_study
 from detsearch.search.objective import Objective
 from detsearch.search.pareto import front, matrix, non_dominated, spread

@@ -161,20 +161,16 @@ def stages(
     further: once the second stage has begun, with that one, inside of the same structures.
     """
     from detsearch.report.study import write_report
+    from detsearch.runs.folders import MODULES_FOLDER, STRUCTURE_FOLDER, expect_stages
     from detsearch.runs.modules import structures_in
     from detsearch.runs.recipe import load_recipe
     from detsearch.runs.settings import StagesRecipe
-    from detsearch.runs.stages import (
-        MODULES_FOLDER,
-        STRUCTURE_FOLDER,
-        check_second_stage,
-        first_stage,
-        second_stage,
-    )
+    from detsearch.runs.stages import check_second_stage, first_stage, second_stage
 
     chosen = load_recipe(StagesRecipe, recipe, settings or (), {"budget.trials": trials, "budget.hours": hours})
     how = _how(workers, executor, address, device, seed)
     one, two = out / STRUCTURE_FOLDER, out / MODULES_FOLDER
+    expect_stages(out)
     found: dict[str, Any] = {}
     spent = 0.0
     if structures_in(two) is None:

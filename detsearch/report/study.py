@@ -26,11 +26,11 @@ from detsearch.report.static_plot import FORMATS, save_correlations, save_front,
 from detsearch.report.tables import markdown_report
 from detsearch.report.view import FirstStage, StudyView, count
 from detsearch.runs.analyse import analysis_of
+from detsearch.runs.folders import RECIPE
 from detsearch.runs.recipe import load_recipe, to_yaml
 from detsearch.runs.revision import named, versions
 from detsearch.runs.search import read_data_summary, read_test_scores
 from detsearch.runs.settings import SearchRecipe
-from detsearch.runs.train import RECIPE
 from detsearch.search.analysis import Analysis
 from detsearch.search.ledger import StudyRecord, read_study
 from detsearch.search.lift import Lift, lifts

@@ -9,9 +9,9 @@ from detsearch.arch.spaces.modular import ModularSpace
 from detsearch.arch.spaces.section import AnySpace, read_space
 from detsearch.arch.spaces.structures import StructuresSpace
 from detsearch.errors import StudyError
+from detsearch.runs.folders import RECIPE
 from detsearch.runs.recipe import load_recipe
 from detsearch.runs.settings import SearchRecipe
-from detsearch.runs.train import RECIPE
 from detsearch.search.analysis import Analysis, analyse
 from detsearch.search.ledger import StudyRecord, read_study
 

@@ -13,12 +13,13 @@ from detsearch.arch.presets import resolve
 from detsearch.errors import RecipeError, ResourceError, SpecError, StudyError
 from detsearch.runs.comparison import COSTS, Arm, Comparison, collect, column
 from detsearch.runs.device import resolve_device, threads_each
+from detsearch.runs.folders import METRICS, RECIPE, claim
 from detsearch.runs.found import arm_fields
 from detsearch.runs.heads import FOUND, same_search, search_head
 from detsearch.runs.interrupt import Stop
-from detsearch.runs.recipe import load_recipe, override, put, write_recipe
+from detsearch.runs.recipe import load_recipe, override, put
 from detsearch.runs.settings import CompareRecipe, HeadSearchRecipe, Run, TrainRecipe
-from detsearch.runs.train import METRICS, RECIPE, same_training, train_recipe
+from detsearch.runs.train import same_training, train_recipe
 from detsearch.search.execution.base import Broken, Done, Event, Progress, Unusable
 from detsearch.search.execution.processes import ProcessExecutor
 from detsearch.search.trial import TrialContext, TrialInterrupted
@@ -40,7 +41,7 @@ def compare(recipe: CompareRecipe, folder: Path, *, tell: Callable[[str], None] 
     for field in recipe.columns:
         for run in runs.values():
             column(run, field)
-    _prepare_folder(folder, recipe)
+    claim(folder, recipe, _same_comparison, "choose another --out; only arms and seeds may be added")
     for key, run in runs.items():
         _require_same(folder / key, run)
     devices = {resolve_device(run.device) for run in runs.values()}
@@ -155,12 +156,6 @@ def _require_same(folder: Path, run: Arm) -> None:
         raise StudyError(str(folder), "a run of the settings that its arm has now", "one of others", hint)
 
 
-def _prepare_folder(folder: Path, recipe: CompareRecipe) -> None:
-    """Write the recipe; StudyError where the folder holds another comparison or run."""
-    path = folder / RECIPE
-    if path.exists():
-        held = load_recipe(CompareRecipe, path)
-        if (held.kind, held.base, held.input) != (recipe.kind, recipe.base, recipe.input):
-            hint = "choose another --out; only arms and seeds may be added"
-            raise StudyError(str(folder), "an empty folder or one of the same comparison", "another's", hint)
-    write_recipe(recipe, path)
+def _same_comparison(held: CompareRecipe, recipe: CompareRecipe) -> bool:
+    """Do both compare the same, but for arms and seeds?"""
+    return (held.kind, held.base, held.input) == (recipe.kind, recipe.base, recipe.input)

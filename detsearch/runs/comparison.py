@@ -14,9 +14,9 @@ from detsearch.cost.latency import device_name
 from detsearch.errors import RecipeError, StudyError
 from detsearch.files import write_json
 from detsearch.intervals import Interval, mean_interval
+from detsearch.runs.folders import METRICS
 from detsearch.runs.inspect import describe, measure_latency
 from detsearch.runs.settings import CompareRecipe, HeadSearchRecipe, TrainRecipe
-from detsearch.runs.train import METRICS
 
 COSTS: Final = "costs.json"
 COUNTED: Final = ("params", "macs", "latency_ms")

@@ -13,14 +13,14 @@ from pydantic import Field, ValidationError
 
 from detsearch.arch.spec import DetectorSpec
 from detsearch.cost.latency import device_name
-from detsearch.errors import StudyError
+from detsearch.errors import RecipeError, StudyError
 from detsearch.files import write_json
 from detsearch.runs.candidate import TrainedCandidates
 from detsearch.runs.device import resolve_device
+from detsearch.runs.folders import RECIPE
 from detsearch.runs.recipe import load_recipe
 from detsearch.runs.search import read_data_summary
 from detsearch.runs.settings import LatencySettings, SearchRecipe
-from detsearch.runs.train import RECIPE
 from detsearch.search.ledger import read_study
 from detsearch.types import Latency, LatencyProtocol
 from detsearch.yamlfile import Section, explain
@@ -68,8 +68,12 @@ def measure_again(
 
     `settings` change the recipe's (``latency.seconds=2``). The order is shuffled, so that a drift of the machine is no
     effect of structure. `out` is replaced after each measurement; called again, it goes on with what is missing there,
-    then once more with what was not steady. StudyError where `out` holds measurements of another device or kind.
+    then once more with what was not steady. RecipeError for settings of anything but how latency is measured;
+    StudyError where `out` holds measurements of another device or kind.
     """
+    for text in settings:
+        if text.partition("=")[0].partition(".")[0].strip() != "latency":
+            raise RecipeError("--set", "latency.FIELD=VALUE, as nothing else is done again", repr(text))
     study = read_study(folder)
     options = {} if device is None else {"device": device}
     recipe = load_recipe(SearchRecipe, folder / RECIPE, settings, options)

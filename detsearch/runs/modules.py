@@ -14,9 +14,9 @@ from detsearch.arch.spaces.modular import MODULES, ModularSpace
 from detsearch.arch.spaces.structures import STRUCTURES
 from detsearch.arch.spec import DetectorSpec
 from detsearch.errors import RecipeError, SpecError, StudyError, UserError
+from detsearch.runs.folders import RECIPE
 from detsearch.runs.recipe import load_recipe, override
 from detsearch.runs.settings import Run, SearchRecipe
-from detsearch.runs.train import RECIPE
 from detsearch.search.ledger import StudyRecord, read_study
 from detsearch.search.pareto import Points, front, matrix, spread
 from detsearch.search.storage import DATABASE

@@ -27,11 +27,11 @@ from detsearch.nn.freezing import first_stages
 from detsearch.runs.checks import require_weights
 from detsearch.runs.device import resolve_device, several, threads_each
 from detsearch.runs.fit import check_norm, on_devices, share_of, with_batch
+from detsearch.runs.folders import METRICS, claim
 from detsearch.runs.inspect import CATEGORIES
 from detsearch.runs.interrupt import Stop
 from detsearch.runs.pretrain_recipe import PretrainRecipe
 from detsearch.runs.revision import versions
-from detsearch.runs.train import METRICS, prepare_folder
 from detsearch.search.trial import TrialContext
 from detsearch.training.archive import write_state
 from detsearch.training.batch import labels
@@ -68,7 +68,7 @@ def pretrain(
         for images in (train_set, val_set):
             tell(f"looking at the {len(images):,} image files of {images.split}")
             images.check()
-    prepare_folder(folder, _located(recipe), _same)
+    claim(folder, _located(recipe), _same)
     with Stop() as stop:
         context = TrialContext(folder=folder, device=device, threads=threads_each(), should_stop=stop.requested)
         trained = _fit(recipe, train_set, val_set, devices, context, progress)

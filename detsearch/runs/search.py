@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -18,20 +19,19 @@ from detsearch.runs.candidate import TrainedCandidates
 from detsearch.runs.checks import check_mask_objectives, check_run, load_splits
 from detsearch.runs.execution import make_executor, resolve_devices
 from detsearch.runs.fit import score_with
+from detsearch.runs.folders import RECIPE, expect_study
 from detsearch.runs.identity import deciding, located, summary
 from detsearch.runs.recipe import load_recipe, override, write_recipe
 from detsearch.runs.settings import TRIALS, Run, SearchRecipe, TrainRecipe
 from detsearch.runs.strategies import make_strategy
-from detsearch.runs.train import METRICS, RECIPE
 from detsearch.search.halving import Halving
 from detsearch.search.ledger import Ledger, read_study
 from detsearch.search.objective import Limit, Objective
 from detsearch.search.pareto import front
-from detsearch.search.storage import DATABASE
 from detsearch.search.study import Ending, OnEvent, Search, run_study
 from detsearch.search.trial import Trial, TrialState
 from detsearch.training.checkpoint import load_detector
-from detsearch.training.loop import CHECKPOINT, LOG
+from detsearch.training.loop import CHECKPOINT
 from detsearch.types import Fidelity
 from detsearch.yamlfile import read_yaml
 
@@ -65,7 +65,7 @@ def search_structure(
 
     UserErrors for anything wrong with recipe, data, weights, device or folder come before anything is trained.
     """
-    _refuse_other_runs(folder)
+    expect_study(folder)
     space = read_space(recipe.space)
     everything = recipe.search.strategy == "all"
     objectives = tuple(Objective.parse(text) for text in recipe.objectives)
@@ -90,11 +90,14 @@ def search_structure(
         limits=tuple(Limit.parse(text) for text in recipe.limits),
     )
     images = {name: summary(dataset) for name, dataset in splits.items()}
-    with Ledger(folder, _identity(recipe, space.to_choices(), device, images), objectives) as ledger:
+    with (
+        # Before the ledger, so that nothing is written where there is no such cluster.
+        closing(make_executor(recipe.execution, device, recipe.devices)) as executor,
+        Ledger(folder, _identity(recipe, space.to_choices(), device, images), objectives) as ledger,
+    ):
         write_recipe(located(recipe), folder / RECIPE)
         write_json(folder / DATA_SUMMARY, images)
         on_start(space.size())
-        executor = make_executor(recipe.execution, device, recipe.devices)
         try:
             hours = recipe.budget.hours
             ending = run_study(
@@ -107,7 +110,7 @@ def search_structure(
                 on_event=on_event,
             )
         finally:
-            executor.close()
+            executor.close()  # before the ledger lets go of the folder, as its trials write there
         trials = ledger.trials()
     if ending is not Ending.INTERRUPTED and recipe.data.test is not None:
         score_front(folder, splits[recipe.data.test], recipe, here)
@@ -155,7 +158,10 @@ def _read_json(path: Path, key: Callable[[str], K]) -> dict[K, dict[str, Any]]:
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
         return {key(name): dict(figures) for name, figures in raw.items()}
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except OSError as error:
+        hint = "repeat the command of the search, which makes it"
+        raise StudyError(str(path), "a file that can be read", error.strerror or str(error), hint) from None
+    except (ValueError, TypeError, AttributeError) as error:
         hint = "delete it and repeat the command of the search, which makes it anew"
         raise StudyError(str(path), "figures by name", str(error), hint) from None
 
@@ -187,14 +193,6 @@ def recipe_of_trial(
             raise RecipeError(str(file), "no detector, since --study has one", repr(sections["detector"]))
         raw |= sections
     return override(TrainRecipe, raw, settings, options, "recipe" if file is None else str(file))
-
-
-def _refuse_other_runs(folder: Path) -> None:
-    """StudyError for a folder that a run of another kind is in: a study's has a ledger before anything else."""
-    other = next((name for name in (RECIPE, CHECKPOINT, METRICS, LOG) if (folder / name).exists()), None)
-    if other is not None and not (folder / DATABASE).exists():
-        found = f"one with a {other} and no {DATABASE}"
-        raise StudyError(str(folder), "a new folder or a study's", found, "choose another --out")
 
 
 def _identity(

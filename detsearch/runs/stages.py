@@ -25,8 +25,6 @@ from detsearch.search.objective import Objective
 from detsearch.search.study import added_epochs, counts
 from detsearch.search.trial import Trial
 
-STRUCTURE_FOLDER: Final = "structure"
-MODULES_FOLDER: Final = "modules"
 _NAMED: Final = 5
 """So many structures that cannot be gone inside are named."""
 

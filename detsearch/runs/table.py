@@ -11,10 +11,10 @@ from typing import Any, Final
 from detsearch.arch.code import format_detector
 from detsearch.arch.spaces.section import expect_listable, read_space
 from detsearch.errors import StudyError
+from detsearch.runs.folders import RECIPE
 from detsearch.runs.latencies import read_latencies
 from detsearch.runs.recipe import load_recipe
 from detsearch.runs.settings import SearchRecipe
-from detsearch.runs.train import RECIPE
 from detsearch.search.ledger import StudyRecord, read_study
 from detsearch.search.storage import first_difference
 from detsearch.search.table import Row, Table, Training

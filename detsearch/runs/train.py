@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
-
-from pydantic import BaseModel
+from typing import Any
 
 from detsearch.arch.code import format_detector
 from detsearch.cost.latency import device_name
-from detsearch.errors import RecipeError
 from detsearch.files import write_json
 from detsearch.runs.checks import check_run, load_splits
 from detsearch.runs.device import resolve_device, several, threads_each
 from detsearch.runs.fit import fit, score_with
+from detsearch.runs.folders import METRICS, claim
 from detsearch.runs.identity import deciding, located
 from detsearch.runs.interrupt import Stop
-from detsearch.runs.recipe import load_recipe, write_recipe
 from detsearch.runs.revision import versions
 from detsearch.runs.settings import TrainRecipe
-from detsearch.search.storage import DATABASE
 from detsearch.search.trial import TrialContext
-from detsearch.training.loop import CHECKPOINT
 from detsearch.training.progress import TrainingProgress
-
-RECIPE = "recipe.yaml"
-METRICS = "metrics.json"
-
-R = TypeVar("R", bound=BaseModel)
 
 
 def train_recipe(
@@ -52,7 +41,7 @@ def train_recipe(
     splits = load_splits(recipe, masks=spec.network.has_masks)
     train_set, val_set = splits[recipe.data.train], splits[recipe.data.val]
     check_run(recipe, [spec.network], device)
-    prepare_folder(folder, located(recipe), same_training)
+    claim(folder, located(recipe), same_training)
     with Stop() as stop:
         context = replace(
             within or TrialContext(folder=folder, threads=threads_each(), should_stop=stop.requested),
@@ -84,30 +73,6 @@ def train_recipe(
     }
     write_json(folder / METRICS, found)
     return found
-
-
-def prepare_folder(folder: Path, recipe: R, same: Callable[[R, R], bool]) -> None:
-    """Write the recipe of a training into the folder, made if need be; RecipeError, and nothing written, if it holds
-    the run of another recipe (`same` says which are the same), a study, or a checkpoint that no recipe belongs to."""
-    path = folder / RECIPE
-    held = None
-    if (folder / DATABASE).exists():
-        held = "a study's"
-    elif path.exists():
-        held = None if _is_same(path, recipe, same) else "another run's"
-    elif (folder / CHECKPOINT).exists():
-        held = f"one with a {CHECKPOINT} and no {RECIPE}"
-    if held is not None:
-        hint = "choose another --out, or repeat the command that it was made with"
-        raise RecipeError(str(folder), "an empty folder or one of the same recipe", held, hint)
-    write_recipe(recipe, path)
-
-
-def _is_same(path: Path, recipe: R, same: Callable[[R, R], bool]) -> bool:
-    try:
-        return same(load_recipe(type(recipe), path), recipe)
-    except RecipeError:  # of another kind, or nobody's: whose it is matters less than that it is not ours
-        return False
 
 
 def same_training(first: TrainRecipe, second: TrainRecipe) -> bool:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from detsearch.arch.code import parse_detector
 from detsearch.files import write_json
+from detsearch.runs.folders import RECIPE
 from detsearch.runs.recipe import write_recipe
 from detsearch.runs.search import DATA_SUMMARY
 from detsearch.runs.settings import SearchRecipe
-from detsearch.runs.train import RECIPE
 from detsearch.search.ledger import Ledger
 from detsearch.search.objective import Objective
 from detsearch.search.trial import Proposal, TrialState

@@ -221,7 +221,7 @@ def test_another_comparison_in_the_folder_is_refused(
     compare(recipe(data_file, arms={"plain": {}}, seeds=[0]), out)
     other = recipe(data_file, arms={"plain": {}}, seeds=[0])
     other = other.model_copy(update={"base": {**other.base, "detector": HEAD}})
-    with pytest.raises(StudyError, match="another's"):
+    with pytest.raises(StudyError, match="got another run's; choose another --out; only arms and seeds may be added"):
         compare(other, out)
     path = tmp_path / "recipe.yaml"
     path.write_text("base: {}\narms: {a: {}}\n")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 
 from detsearch.cli.main import MENDABLE, OK, run
+from detsearch.errors import ResourceError
+from detsearch.runs import search as runs_search
 from tests.runs.conftest import DATA, TINY
 
 Out = pytest.CaptureFixture[str]
@@ -70,6 +73,75 @@ def test_a_training_leaves_a_study_alone(place: Path, capsys: Out) -> None:
     (trial / "checkpoint.pt").write_bytes(b"")
     assert "and no recipe.yaml" in refused([*train(place), "--out", str(trial)], place, capsys)
     assert "with a checkpoint.pt" in refused([*search(place), "--out", str(trial)], place, capsys)
+
+
+COMPARISON = {
+    "base": {"detector": TINY, "data": {"file": "synthetic"}, "device": "cpu"},
+    "arms": {"a": {}},
+    "seeds": [0],
+}
+
+
+@pytest.mark.parametrize("kind", ["head", "compare", "all"])
+def test_every_other_run_leaves_studies_and_trainings_alone(place: Path, kind: str, capsys: Out) -> None:
+    """Also a study that was killed before its recipe was written."""
+    (place / "killed").mkdir(exist_ok=True)
+    (place / "killed" / "ledger.db").write_bytes((place / "study" / "ledger.db").read_bytes())
+    recipe = place / f"{kind}.yaml"
+    recipe.write_text(yaml.safe_dump(COMPARISON if kind == "compare" else {"structure": {}}))
+    command = {
+        "head": ["search", "head", "--detector", TINY, "--data", str(place / "data.yaml"), "--device", "cpu"],
+        "compare": ["compare", "--recipe", str(recipe)],
+        "all": ["search", "all", "--recipe", str(recipe)],
+    }[kind]
+    for folder, sign, words in (
+        ("study", "ledger.db", "a study's"),
+        ("killed", "ledger.db", "a study's"),
+        ("training", "recipe.yaml", "another run's"),
+    ):
+        message = refused([*command, "--out", str(place / folder)], place, capsys)
+        found = f"one with a {sign} and no structure/ledger.db" if kind == "all" else words
+        assert f"{place / folder}: expected " in message
+        assert f", got {found}; choose another --out" in message
+
+
+def test_what_holds_both_stages_is_left_alone(place: Path, capsys: Out) -> None:
+    stages = place / "stages" / "structure"
+    stages.mkdir(parents=True)
+    (stages / "ledger.db").write_bytes((place / "study" / "ledger.db").read_bytes())
+    out = ["--out", str(stages.parent)]
+    assert "got that of a search in two stages" in refused([*train(place), *out], place, capsys)
+    assert "one with a structure/ledger.db and no ledger.db" in refused([*search(place), *out], place, capsys)
+
+
+def test_a_cluster_that_is_not_there_leaves_no_folder(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: Out
+) -> None:
+    def nowhere(*_: object) -> None:
+        raise ResourceError("Ray at 10.0.0.1:6379", "a running cluster", "none")
+
+    monkeypatch.setattr(runs_search, "make_executor", nowhere)
+    message = refused([*search(place), "--out", str(place / "new")], place, capsys)
+    assert "expected a running cluster" in message
+    assert not (place / "new").exists()
+
+
+def test_an_executor_is_closed_where_the_study_is_refused(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: Out
+) -> None:
+    class Closed:
+        times = 0
+
+        def close(self) -> None:
+            self.times += 1
+
+    executor = Closed()
+    monkeypatch.setattr(runs_search, "make_executor", lambda *_: executor)
+    shutil.copytree(place / "study", place / "again")
+    capsys.readouterr()
+    assert run([*search(place), "--seed", "5", "--out", str(place / "again")]) == MENDABLE
+    assert "seed" in capsys.readouterr().err
+    assert executor.times == 1
 
 
 def test_a_report_leaves_another_study_alone(place: Path, capsys: Out) -> None:

@@ -148,7 +148,7 @@ def test_it_is_searched_at_its_own_size(tmp_path: Path, data_file: Path, monkeyp
     assert sizes == [(32, 32)]
     assert load_recipe(TrainRecipe, tmp_path / "out" / TRAIN).detector == format_detector(found.spec)
     assert str(found.spec.input) == "64x64"
-    with pytest.raises(StudyError, match="another search's"):
+    with pytest.raises(StudyError, match="got another run's"):
         search_head(recipe(data_file, "cells.input=96x96", "cells.iterations=1"), tmp_path / "out")
 
 
@@ -220,9 +220,12 @@ def test_random_cells(tmp_path: Path, data_file: Path) -> None:
     assert not found.history
     operations = {edge.operation for cell in found.cells.values() for edges in cell.nodes for edge in edges}
     assert all(token.startswith("sep") for token in operations)
+    page = write_head_report(tmp_path / "0", found).read_text()
+    assert row("Operations", "sep (6)") in page
+    assert row("Choice", "random") in page
+    assert "Sharing" not in page, "nothing was searched"
     other = search_head(recipe(data_file, "cells.method=random", "cells.operations=sep", "seed=1"), tmp_path / "1")
     assert other.cells != found.cells
-    assert write_head_report(tmp_path / "0", found).exists()
 
 
 def test_no_cells(tmp_path: Path, data_file: Path) -> None:
@@ -231,7 +234,7 @@ def test_no_cells(tmp_path: Path, data_file: Path) -> None:
     assert found.spec == parse_detector(plain), "nothing is searched, at any size"
     assert not found.cells
     assert load_recipe(TrainRecipe, tmp_path / TRAIN).detector == plain
-    assert write_head_report(tmp_path, found).exists()
+    assert "Operations" not in write_head_report(tmp_path, found).read_text()
     assert (found.facts["transformations"], found.facts["widths"]) == (None, {})
 
 
@@ -256,7 +259,7 @@ def test_the_cells_of_a_mask_branch(tmp_path: Path, data_file: Path) -> None:
 def test_another_search_in_the_folder_is_refused(tmp_path: Path, data_file: Path) -> None:
     search_head(recipe(data_file), tmp_path / "head")
     for change in ("cells.operations=rf7", "seed=1", "cells.iterations=5"):
-        with pytest.raises(StudyError, match="another search's"):
+        with pytest.raises(StudyError, match="got another run's"):
             search_head(recipe(data_file, change), tmp_path / "head")
     (tmp_path / "trained").mkdir()
     (tmp_path / "trained" / "checkpoint.pt").touch()
@@ -330,6 +333,7 @@ def test_alpha_that_stops_being_finite_loses_nothing(
             r"^training\.frozen_stages: expected 0 to 5, .*, got 9$",
         ),
         (("cells.operations=all",), ONE_STAGE, RecipeError, "cells.operations"),
+        (("cells.cost_weight=1e39",), ONE_STAGE, RecipeError, r"cells\.cost_weight: .*1000000"),
         (("cells.input=64",), ONE_STAGE, RecipeError, r"cells\.input"),
         (
             ("cells.input=31x64",),
@@ -402,6 +406,35 @@ def test_recipes_of_the_project_have_heads_that_can_be_searched() -> None:
                 assert widths_of(with_tower(network)), f"{path}: {name}"
                 assert run.cells.method == "random" or run.cells.supernet.operations
     assert searched > 10
+
+
+def row(label: str, value: str) -> str:
+    """One of the report's facts."""
+    return f'<tr><th scope="row">{label}</th><td>{value}</td></tr>'
+
+
+OTHER = ("cells.operations=std", "cells.sharing=none", "cells.gradient=second", "cells.cells=2", "cells.batch=3")
+
+
+@pytest.mark.parametrize(
+    ("settings", "values"),
+    [
+        ((), ("rf5 (4)", "decoupled", "first", "1", "2", "64x64", "0")),
+        (
+            (*OTHER, "cells.input=32x64", "cells.cost_weight=0.5"),
+            ("std (6)", "none", "second", "2", "3", "32x64", "0.5 (macs)"),
+        ),
+    ],
+    ids=["plain", "other"],
+)
+def test_the_report_says_what_was_searched(
+    tmp_path: Path, data_file: Path, settings: tuple[str, ...], values: tuple[str, ...]
+) -> None:
+    found = search_head(recipe(data_file, "cells.iterations=1", *settings), tmp_path)
+    page = write_head_report(tmp_path, found).read_text()
+    labels = ("Operations", "Sharing", "Order of alpha&#39;s gradient", "Cells in a group", "Images per step")
+    for label, value in zip((*labels, "Input while searching", "Weight of the cells&#39; cost"), values, strict=True):
+        assert row(label, value) in page
 
 
 def test_the_report_shows_the_cells(tmp_path: Path, data_file: Path) -> None:

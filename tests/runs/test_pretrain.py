@@ -12,14 +12,15 @@ import torch
 from detsearch import __version__
 from detsearch.arch.code import parse_module, parse_network
 from detsearch.build import build
-from detsearch.errors import CheckpointError, DataError, RecipeError, ResourceError, SpecError
+from detsearch.errors import CheckpointError, DataError, RecipeError, ResourceError, SpecError, StudyError
 from detsearch.runs import pretrain as module
+from detsearch.runs.folders import METRICS, RECIPE
 from detsearch.runs.inspect import describe_backbone
 from detsearch.runs.pretrain import pretrain
 from detsearch.runs.pretrain_recipe import PretrainRecipe
 from detsearch.runs.recipe import load_recipe
 from detsearch.runs.settings import TrainRecipe
-from detsearch.runs.train import METRICS, RECIPE, train_recipe
+from detsearch.runs.train import train_recipe
 from detsearch.search.trial import TrialInterrupted
 from detsearch.training import batch
 from detsearch.training.checkpoint import load_detector, read_checkpoint
@@ -201,9 +202,9 @@ def test_folders_of_other_runs_are_left_alone(tmp_path: Path, root: Path, data_f
     first = pretrain(recipe_of(root), out)
     before = {path: path.read_bytes() for path in out.iterdir()}
     for change in ("training.lr=0.5", "size=64", "norm=gn", "evaluation.resize=40", "augmentation.scale=[0.5, 1]"):
-        with pytest.raises(RecipeError, match="one of the same recipe, got another run's"):
+        with pytest.raises(StudyError, match="one of the same recipe, got another run's"):
             pretrain(recipe_of(root, change), out)
-    with pytest.raises(RecipeError, match="one of the same recipe, got another run's"):
+    with pytest.raises(StudyError, match="one of the same recipe, got another run's"):
         train_recipe(final_of(data_file), out)
     assert {path: path.read_bytes() for path in out.iterdir()} == before
     harmless = ("evaluation.batch=2", "training.log_steps=1", "training.workers=1", "evaluation.resize=37")
@@ -211,7 +212,7 @@ def test_folders_of_other_runs_are_left_alone(tmp_path: Path, root: Path, data_f
     assert (again["train_seconds"], again["top1"]) == (first["train_seconds"], first["top1"])
 
     train_recipe(final_of(data_file, detector=TINY), tmp_path / "train")
-    with pytest.raises(RecipeError, match="got another run's"):
+    with pytest.raises(StudyError, match="got another run's"):
         pretrain(recipe_of(root), tmp_path / "train")
 
 

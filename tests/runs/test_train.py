@@ -8,12 +8,13 @@ import torch
 from PIL import Image
 
 from detsearch.arch.code import parse_detector
-from detsearch.errors import CheckpointError, DataError, RecipeError, ResourceError
+from detsearch.errors import CheckpointError, DataError, RecipeError, ResourceError, StudyError
+from detsearch.runs.folders import METRICS, RECIPE
 from detsearch.runs.inspect import describe, measure_latency
 from detsearch.runs.predict import evaluate_checkpoint, predict_images
 from detsearch.runs.recipe import load_recipe
 from detsearch.runs.settings import TrainRecipe
-from detsearch.runs.train import METRICS, RECIPE, train_recipe
+from detsearch.runs.train import train_recipe
 from detsearch.training import batch
 from detsearch.training.checkpoint import read_checkpoint
 from tests.runs.conftest import FINDING, TINY
@@ -53,7 +54,7 @@ def test_from_recipe_to_figures(tmp_path: Path, data_file: Path) -> None:
 def test_the_convention_of_voc_is_the_recipes_and_part_of_what_makes_the_run(tmp_path: Path, data_file: Path) -> None:
     found = train_recipe(_recipe(data_file, "evaluation.voc=11points"), tmp_path)
     assert {scores["voc_convention"] for scores in found["scores"].values()} == {"11points"}
-    with pytest.raises(RecipeError, match="one of the same recipe"):
+    with pytest.raises(StudyError, match="one of the same recipe"):
         train_recipe(_recipe(data_file), tmp_path)
 
 
@@ -72,7 +73,7 @@ def test_a_folder_of_another_run_is_left_alone(tmp_path: Path, data_file: Path) 
     train_recipe(_recipe(data_file), out)
     before = {path: path.read_bytes() for path in out.iterdir()}
     for change in ("training.lr=0.5", "training.frozen_bn=true"):
-        with pytest.raises(RecipeError, match="another"):
+        with pytest.raises(StudyError, match="another run's"):
             train_recipe(_recipe(data_file, change), out)
     assert {path: path.read_bytes() for path in out.iterdir()} == before
 
