@@ -71,7 +71,7 @@ class Limit:
         return cls(match[1], upper)
 
     def __str__(self) -> str:
-        return f"{self.name}<={self.upper:g}"
+        return f"{self.name}<={_exact(self.upper)}"
 
     def broken_by(self, costs: Mapping[str, float]) -> str | None:
         """Why a candidate with these costs is out, None where it is not.
@@ -82,7 +82,12 @@ class Limit:
             raise RecipeError(f"limit {self}", f"a cost known before training ({', '.join(sorted(costs))})", self.name)
         if costs[self.name] <= self.upper:
             return None
-        return f"{self.name}={costs[self.name]:.6g} is above the limit {self}"
+        return f"{self.name}={_exact(costs[self.name])} is above the limit {self}"
+
+
+def _exact(number: float) -> str:
+    """The shortest text that reads as this number again: rounded, a limit would be another one."""
+    return repr(float(number)).removesuffix(".0")
 
 
 def check_objectives(objectives: Sequence[Objective]) -> None:

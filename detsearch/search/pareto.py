@@ -81,20 +81,31 @@ def improvements(points: Points, front: Points, reference: Sequence[float]) -> P
 
     In two dimensions all points at once, in more one by one.
     """
-    edge = np.asarray(reference, dtype=np.float64)
-    best = front[(front < edge).all(axis=1)]
-    best = best[non_dominated(best)]
-    if len(edge) != 2:
+    if len(reference) != 2:
+        best = _below(front, reference)
         volume = hypervolume(best, reference)
         return np.array([hypervolume(np.vstack([best, point]), reference) - volume for point in points])
-    best = best[np.argsort(best[:, 0], kind="stable")]
-    # Between two neighbours of the front all below `tops` is free.
-    left = np.concatenate([[-np.inf], best[:, 0]])
-    right = np.concatenate([best[:, 0], edge[:1]])
-    tops = np.concatenate([edge[1:], best[:, 1]])
+    left, right, tops = strips(front, reference)
     widths = np.clip(right - np.maximum(left, points[:, :1]), 0, None)
     heights = np.clip(tops - points[:, 1:], 0, None)
     return np.asarray((widths * heights).sum(axis=1))
+
+
+def strips(front: Points, reference: Sequence[float]) -> tuple[Points, Points, Points]:
+    """(k,) left and right ends, and tops, of what (n, 2) points leave free below `reference`: between two neighbours of
+    the front, and beyond its ends, everything below a top."""
+    edge = np.asarray(reference, dtype=np.float64)
+    best = _below(front, reference)
+    best = best[np.argsort(best[:, 0], kind="stable")]
+    left = np.concatenate([[-np.inf], best[:, 0]])
+    right = np.concatenate([best[:, 0], edge[:1]])
+    return left, right, np.concatenate([edge[1:], best[:, 1]])
+
+
+def _below(points: Points, reference: Sequence[float]) -> Points:
+    """The front of those below `reference`."""
+    best = points[(points < np.asarray(reference, dtype=np.float64)).all(axis=1)]
+    return best[non_dominated(best)]
 
 
 def reference_point(points: Points) -> Points:

@@ -24,6 +24,13 @@ STUDY: Final = "detsearch"
 IDENTITY: Final = "identity"
 BUSY_SECONDS: Final = 30  # how long sqlite waits for another writer, such as a dashboard
 
+_MEND: Final = "free space or permit it, then repeat the command"
+_OF_THE_MACHINE: Final = (
+    *(sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_BUSY),
+    *(sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY),
+)
+"""Primary codes of sqlite's errors that say nothing against the file."""
+
 _DEFECTS: Final = (optuna.exceptions.StorageInternalError, SQLAlchemyError, sqlite3.Error, OSError)
 
 
@@ -33,9 +40,7 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except _DEFECTS as error:
-        raise ResourceError(
-            str(path), "a place that can be written", _root(error), "free space or permit it, then repeat the command"
-        ) from error
+        raise ResourceError(str(path), "a place that can be written", _reason(error), _MEND) from error
 
 
 def create(path: Path, identity: Mapping[str, Any], objectives: Sequence[Objective]) -> None:
@@ -56,7 +61,8 @@ def create(path: Path, identity: Mapping[str, Any], objectives: Sequence[Objecti
 
 @contextmanager
 def opened(path: Path, *, readonly: bool) -> Iterator[tuple[RDBStorage, int, dict[str, Any]]]:
-    """Storage, study id and identity of an existing database; StudyError where it is not one of ours."""
+    """Storage, study id and identity of an existing database; StudyError where it is not one of ours, ResourceError
+    where the machine does not let it be read."""
     if not path.is_file():
         raise StudyError(str(path.parent), f"the folder of a study, with a {DATABASE}", "none")
     mode = "mode=rw"
@@ -69,7 +75,9 @@ def opened(path: Path, *, readonly: bool) -> Iterator[tuple[RDBStorage, int, dic
         study = storage.get_study_id_from_name(STUDY)
         identity = storage.get_study_user_attrs(study)[IDENTITY]
     except (*_DEFECTS, KeyError, RuntimeError) as error:
-        raise StudyError(str(path), "the ledger of a detsearch study", _root(error), "use another folder") from error
+        if _of_the_machine(_root(error)):
+            raise ResourceError(str(path), "a ledger that can be read", _reason(error), _MEND) from error
+        raise StudyError(str(path), "the ledger of a detsearch study", _reason(error), "use another folder") from error
     try:
         yield storage, study, identity
     finally:
@@ -105,7 +113,10 @@ def plain(values: Mapping[str, Any]) -> dict[str, Any]:
 def _storage(path: Path, mode: str, *, skip_table_creation: bool = False) -> RDBStorage:
     def connect() -> sqlite3.Connection:
         connection = sqlite3.connect(
-            f"file:{quote(str(path.absolute()))}?{mode}", uri=True, timeout=BUSY_SECONDS, check_same_thread=False
+            f"file:{quote(os.fsencode(path.absolute()))}?{mode}",
+            uri=True,
+            timeout=BUSY_SECONDS,
+            check_same_thread=False,
         )
         # With WAL a killed process loses nothing and a power cut at most the last facts, never an earlier one before
         # a later one; waiting for the disk each time would cost more than all the rest.
@@ -121,9 +132,20 @@ def _dispose(storage: RDBStorage) -> None:
     storage.engine.dispose()
 
 
-def _root(error: BaseException) -> str:
-    """What the database or the system said, without the layers around it."""
+def _root(error: BaseException) -> BaseException:
+    """The error of the database or the system, without the layers around it."""
     while error.__cause__ is not None:
         error = error.__cause__
-    original = getattr(error, "orig", None) or error
+    original: BaseException = getattr(error, "orig", None) or error
+    return original
+
+
+def _of_the_machine(error: BaseException) -> bool:
+    """Whether an error is the machine's (a full disk, no permission), and the file may be sound."""
+    return isinstance(error, OSError) or getattr(error, "sqlite_errorcode", 0) & 0xFF in _OF_THE_MACHINE
+
+
+def _reason(error: BaseException) -> str:
+    """What the database or the system said, in a line."""
+    original = _root(error)
     return str(original).partition("\n")[0] or type(original).__name__

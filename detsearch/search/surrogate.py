@@ -16,18 +16,14 @@ from detsearch.arch.spec import DetectorSpec
 from detsearch.search.coverage import Opening
 from detsearch.search.features import distances
 from detsearch.search.gaussian import Observations, predict
+from detsearch.search.improvement import Predictions, expected_improvements
 from detsearch.search.objective import Objective, vector
-from detsearch.search.pareto import front, improvements
+from detsearch.search.pareto import front
 from detsearch.search.random_search import sample_unseen
 from detsearch.search.trial import RANDOM, Proposal, Trial, TrialState
 
 CANDIDATES: Final = 1000
 """So many of a larger space are looked at for each proposal: half drawn, half neighbours of the front."""
-SAMPLES: Final = 64
-"""Draws over which an expected improvement is averaged."""
-ONE_BY_ONE: Final = 4
-"""The same with three objectives and more, where improvements are computed one by one."""
-
 MODEL: Final = "model"
 """Origin of a candidate that a model chose."""
 
@@ -74,16 +70,12 @@ class Surrogate:
     ) -> Array | None:
         """(n,) by how much each of n candidates, trained in full, is expected to improve the hypervolume of what is
         `tried`, as the model of all `trials` predicts them; None where nothing was seen."""
-        model = _Model([*tried, *candidates], trials, self.objectives)
-        if not model.ready:
+        predictions = _predictions([*tried, *candidates], trials, self.objectives)
+        if predictions is None:
             return None
-        likely = model.points(model.means)
-        draws = SAMPLES if len(self.objectives) == 2 else ONE_BY_ONE
-        normal = rng.standard_normal((draws, len(candidates), len(self.objectives)))
-        points = model.points(model.means[len(tried) :] + normal * model.deviations[len(tried) :])
+        likely = predictions.likely()
         reference = likely.max(axis=0).tolist()
-        improved = improvements(points.reshape(-1, len(self.objectives)), likely[: len(tried)], reference)
-        return np.asarray(improved.reshape(draws, -1).mean(axis=0))
+        return expected_improvements(predictions.part(slice(len(tried), None)), likely[: len(tried)], reference, rng)
 
     @cached_property
     def opening(self) -> Opening:
@@ -110,44 +102,43 @@ class Surrogate:
         return found
 
 
-class _Model:
-    """Predictions for `specs`: `means` and `deviations` (n, objectives), where costs stand as logarithms; `points`
-    turns such figures into what is minimised. A cost that was measured is known. Not `ready` where nothing was seen."""
-
-    def __init__(self, specs: Sequence[DetectorSpec], trials: Sequence[Trial], objectives: Sequence[Objective]) -> None:
-        costs = next((trial.cost.values() for trial in trials if trial.cost is not None), {})
-        self._logarithmic = np.array([objective.name in costs for objective in objectives])
-        self._signs = np.array([-1.0 if objective.maximise else 1.0 for objective in objectives])
-        self.means, self.deviations = np.zeros((2, len(specs), len(objectives)))
-        number = {spec: index for index, spec in enumerate(dict.fromkeys((*specs, *(trial.spec for trial in trials))))}
-        self.ready = True
-        for column, objective in enumerate(objectives):
-            found = _costs(trials, objective) if self._logarithmic[column] else _found(trials, objective)
-            if not found:
-                self.ready = False
-                return
-            seen = [trial.spec for trial, _ in found]
-            values = np.array([value for _, value in found])
-            centre = values.mean() if self._logarithmic[column] else 0.0
-            observed = Observations(
-                which=np.array([number[spec] for spec in seen]),
-                epochs=np.array([1.0 if self._logarithmic[column] else float(t.fidelity.epochs) for t, _ in found]),
-                values=values - centre,
-                distances=distances(seen, seen),
-            )
-            which = [number[spec] for spec in specs]
-            means, deviations = predict(observed, distances(specs, seen), which, observed.epochs.max())
-            self.means[:, column], self.deviations[:, column] = means + centre, deviations
-            if self._logarithmic[column]:
-                known = dict(zip(observed.which.tolist(), values, strict=True))
-                for index, spec in enumerate(which):
-                    if spec in known:
-                        self.means[index, column], self.deviations[index, column] = known[spec], 0.0
-
-    def points(self, figures: Array) -> Array:
-        """(..., objectives) for minimisation."""
-        costs = self._signs * np.exp(np.where(self._logarithmic, figures, 0.0))
-        return np.where(self._logarithmic, costs, figures)
+def _predictions(
+    specs: Sequence[DetectorSpec], trials: Sequence[Trial], objectives: Sequence[Objective]
+) -> Predictions | None:
+    """Of the full training of `specs`, where a cost that was measured is known; None where nothing was seen of an
+    objective."""
+    costs = {name for trial in trials if trial.cost is not None for name in trial.cost.values()}
+    logarithmic = np.array([objective.name in costs for objective in objectives])
+    means, deviations = np.zeros((2, len(specs), len(objectives)))
+    number = {spec: index for index, spec in enumerate(dict.fromkeys((*specs, *(trial.spec for trial in trials))))}
+    others = list(dict.fromkeys(trial.spec for trial in trials))
+    place = {spec: index for index, spec in enumerate(others)}
+    # All at once, because distances are relative to the range of all that they are asked for.
+    between = distances(list(number), others)
+    which = [number[spec] for spec in specs]
+    for column, objective in enumerate(objectives):
+        found = _costs(trials, objective) if logarithmic[column] else _found(trials, objective)
+        if not found:
+            return None
+        seen = np.array([number[trial.spec] for trial, _ in found])
+        to = between[:, :, [place[trial.spec] for trial, _ in found]]
+        values = np.array([value for _, value in found])
+        centre = values.mean() if logarithmic[column] else 0.0
+        observed = Observations(
+            which=seen,
+            epochs=np.array([1.0 if logarithmic[column] else float(t.fidelity.epochs) for t, _ in found]),
+            values=values - centre,
+            distances=to[:, seen],
+        )
+        predicted, deviations[:, column] = predict(observed, to[:, which], which, observed.epochs.max())
+        means[:, column] = predicted + centre
+        if logarithmic[column]:
+            known = dict(zip(seen.tolist(), values, strict=True))
+            for index, spec in enumerate(which):
+                if spec in known:
+                    means[index, column], deviations[index, column] = known[spec], 0.0
+    signs = np.array([-1.0 if objective.maximise else 1.0 for objective in objectives])
+    return Predictions(means=means, deviations=deviations, logarithmic=logarithmic, signs=signs)
 
 
 def _costs(trials: Sequence[Trial], objective: Objective) -> list[tuple[Trial, float]]:

@@ -48,6 +48,20 @@ def test_limit() -> None:
         limit.broken_by({"macs": 1.0})
 
 
+@pytest.mark.parametrize("number", ["1234564", "16734567890", "0.1", "29.999999999", "1e+300"])
+def test_a_limit_is_the_number_that_was_given(number: str) -> None:
+    """Not one of fewer digits, which would refuse a candidate that is just within it."""
+    limit = Limit.parse(f"params<={number}")
+    assert str(limit) == f"params<={number}"
+    assert Limit.parse(str(limit)) == limit
+    assert limit.broken_by({"params": float(number)}) is None
+
+
+def test_what_is_above_a_limit_is_said_exactly() -> None:
+    reason = Limit.parse("params<=1234564").broken_by({"params": 1234565})
+    assert reason == "params=1234565 is above the limit params<=1234564"
+
+
 @pytest.mark.parametrize("text", ["latency_ms<30", "latency_ms", "<=3", "a<=b", "a<=nan", "a<=inf", ""])
 def test_limit_that_is_none(text: str) -> None:
     with pytest.raises(RecipeError):

@@ -30,6 +30,7 @@ from detsearch.search.thawing import Thawing
 from tests.search.toy import OBJECTIVES
 """
     source = "Thawing(surrogate=Surrogate(space=SPACE, objectives=OBJECTIVES, initial=8), rungs=(1, 3))"
+    draws = False  # but for the first members
 
 
 def thawing(initial: int = 4, rungs: tuple[int, ...] = (1, FULL)) -> Thawing:
