@@ -69,10 +69,32 @@ def _facts(found: HeadFound) -> list[tuple[str, str]]:
     facts = found.facts
     return [
         ("Searched from", str(facts["from"])),
+        *_choices(found),
         *_effort(facts),
         ("Seed", str(facts["seed"])),
         ("Device", f"{facts['device_name']} ({facts['device']})"),
         ("detsearch", named(facts["versions"])),
+    ]
+
+
+def _choices(found: HeadFound) -> list[tuple[str, str]]:
+    """What was searched, and how; of random cells what they were drawn from, and nothing where there are none."""
+    facts = found.facts
+    settings = facts["settings"]
+    if not found.cells:
+        return []
+    operations = ("Operations", f"{settings['operations']} ({facts['transformations']})")
+    if facts["method"] == "random":
+        return [operations, ("Choice", "random")]
+    cost = f"{settings['cost_weight']:g} ({settings['cost']})" if settings["cost_weight"] else "0"
+    return [
+        operations,
+        ("Sharing", settings["sharing"]),
+        ("Order of alpha's gradient", settings["gradient"]),
+        ("Cells in a group", str(settings["cells"])),
+        ("Images per step", str(settings["batch"])),
+        ("Input while searching", settings["input"] or str(found.spec.input)),
+        ("Weight of the cells' cost", cost),
     ]
 
 

@@ -65,6 +65,7 @@ class CellSearchSettings(StepSettings):
     cost_weight: float = Field(
         0.0,
         ge=0,
+        le=1_000_000,
         description="How much of the loss is the cost that the cells would have, as a share of the dearest cells'; 0: "
         "none.",
     )
