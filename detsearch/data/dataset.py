@@ -67,6 +67,10 @@ class ImageRecord:
         """(width, height) as the image file itself says; DataError if it is missing, truncated or no image."""
         return images.probe(self.path)
 
+    def turned(self) -> int | None:
+        """EXIF's orientation where the pixels as `load` gives them are not upright; DataError as in `load`."""
+        return images.turned(self.path)
+
     def _expect(self, width: int, height: int) -> None:
         if (width, height) != (self.width, self.height):
             raise DataError(str(self.path), f"{self.width}x{self.height} pixels as annotated", f"{width}x{height}")

@@ -12,6 +12,7 @@ class Kind(StrEnum):
     MISSING_IMAGE = "missing image"
     UNREADABLE_IMAGE = "unreadable image"
     SIZE_MISMATCH = "size contradicts the file"
+    TURNED = "image turned by EXIF only"
     PATH_OUTSIDE = "path leaves the data root"
     DUPLICATE_ID = "duplicate id"
     UNKNOWN_IMAGE = "unknown image"
@@ -31,6 +32,7 @@ class Action(StrEnum):
     SKIPPED_IMAGE = "skipped image"
     SKIPPED_BOX = "skipped box"
     CLIPPED_BOX = "clipped box"
+    KEPT = "kept as stored"
     MASK_ERROR = "error where masks are used"
     MASK_SKIPPED = "skipped box where masks are used"
 

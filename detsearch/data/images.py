@@ -1,8 +1,9 @@
 """Image files to uint8 RGB tensors.
 
-EXIF orientation is never applied: boxes are in the pixels as they are stored. Alpha is dropped, grey and palette images
-become RGB, 16-bit grey keeps its high byte. torchvision decodes JPEG (1.6 ms against 2.9 ms for PIL on a 640x480
-photograph, one CPU thread, identical pixels); PIL reads everything else, and any JPEG that torchvision refuses.
+EXIF orientation is not applied: boxes are in the pixels as they are stored (PIL turns TIFF as it reads it). Alpha is
+dropped, grey and palette images become RGB, 16-bit grey keeps its high byte. torchvision decodes JPEG (1.6 ms against
+2.9 ms for PIL on a 640x480 photograph, one CPU thread, identical pixels); PIL reads everything else, and any JPEG that
+torchvision refuses.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ import struct
 import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 from torch import Tensor
 
 from detsearch.errors import DataError
@@ -67,6 +68,17 @@ def probe(path: Path) -> tuple[int, int]:
         if mark is None or mark not in _tail(path):
             image.load()
         return image.size
+
+
+def turned(path: Path) -> int | None:
+    """EXIF's orientation, 2 to 8, where the pixels as `decode` gives them are not upright; None where they are, or
+    where nothing that can be read says otherwise. DataError as in `decode`."""
+    with _opened(path) as image, suppress(*_DAMAGE):
+        if image.format == "TIFF":  # which PIL turns
+            return None
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+        return orientation if orientation in range(2, 9) else None
+    return None
 
 
 @contextmanager

@@ -10,11 +10,42 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
 from detsearch.data import images
 from detsearch.errors import DataError
 from tests.data.makers import save_image
+
+
+@pytest.mark.parametrize("orientation", [None, 0, 1, 6, 8, 9])
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif", ".bmp"])
+def test_turned_says_what_exif_says_and_decoding_leaves_out(
+    tmp_path: Path, suffix: str, orientation: int | None
+) -> None:
+    exif = Image.Exif()
+    if orientation is not None:
+        exif[ExifTags.Base.Orientation] = orientation
+    path = tmp_path / f"image{suffix}"
+    Image.new("RGB", (8, 4)).save(path, exif=exif)
+    said = orientation if suffix in (".jpg", ".png", ".webp") and orientation in (6, 8) else None
+    assert images.turned(path) == said
+    if said:
+        assert images.decode(path).shape == (3, 4, 8)
+        assert images.probe(path) == (8, 4)
+
+
+def test_damaged_exif_says_nothing(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    path = tmp_path / "image.jpg"
+    Image.new("RGB", (8, 4)).save(path, exif=exif)
+    whole = path.read_bytes()
+    start = whole.index(b"Exif") + 6
+    for fill in (b"\0", b"\xff", b"MM"):
+        path.write_bytes(whole[:start] + (fill * 20)[:20] + whole[start + 20 :])
+        assert images.turned(path) is None
+    with pytest.raises(DataError, match="none"):
+        images.turned(tmp_path / "none.jpg")
 
 
 @pytest.mark.parametrize(

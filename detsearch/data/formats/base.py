@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, StringConstraints, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, StringConstraints
 
-from detsearch.data.dataset import Dataset, require_same_classes
+from detsearch.data.dataset import Dataset, ImageRecord, require_same_classes
 from detsearch.data.defects import Action, Defect, Findings, Kind
 from detsearch.errors import DataError
 
@@ -19,6 +19,15 @@ OneOrMore = Annotated[
     tuple[Name, ...],
     BeforeValidator(lambda raw: (raw,) if isinstance(raw, str) else raw, json_schema_input_type=Name | list[Name]),
 ]
+
+
+def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) < len(names):
+        raise ValueError("class names that all differ")
+    return names
+
+
+ClassNames = Annotated[tuple[Name, ...], Field(min_length=1), AfterValidator(_distinct)]
 SplitName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]+$")]
 
 
@@ -31,6 +40,7 @@ class DataFile(BaseModel, ABC):
     |---------------------------------------------------------------|---------------|--------------------------|
     | image file missing, unreadable or truncated                   | error         | skipped image            |
     | size in the annotation contradicts the image file             | error         | skipped image            |
+    | EXIF says that viewers turn the image **                      | kept          | kept                     |
     | path absolute, with ``..``, or a link that leaves the root    | error         | skipped image            |
     | image id (COCO), name (BDD, VOC) or path (YOLO) a second time | error         | skipped image, the later |
     | annotation file of one image not of its form, or huge         | error         | skipped image            |
@@ -45,6 +55,7 @@ class DataFile(BaseModel, ABC):
     | split without a usable image, file that is not of its format  | error         | error                    |
 
     * Where masks are used; a detector of boxes is trained on such objects like on all others.
+    ** Where images are decoded. Pixels are read as they are stored, so boxes of the upright image would lie wrong.
 
     `split` raises DataError at the first error; `inspect` lists all of them.
     """
@@ -52,18 +63,11 @@ class DataFile(BaseModel, ABC):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: str
-    classes: tuple[Name, ...] | None = Field(None, min_length=1, description="Class names in the order of the labels")
+    classes: ClassNames | None = Field(None, description="Class names in the order of the labels")
     on_defect: Literal["error", "skip"] = Field("error", description="What to do about images that cannot be used")
     splits: Mapping[SplitName, Any] = Field(min_length=1, description="Splits by name")
     _where: str = PrivateAttr("data file")
     _first: Dataset | None = PrivateAttr(None)  # the classes of the split read first: labels of all must agree
-
-    @field_validator("classes")
-    @classmethod
-    def _distinct(cls, classes: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        if classes is not None and len(set(classes)) < len(classes):
-            raise ValueError("class names that all differ")
-        return classes
 
     @property
     def where(self) -> str:
@@ -138,14 +142,21 @@ class DataFile(BaseModel, ABC):
     def read(self, split: str, findings: Findings) -> Dataset:
         """The annotations of one split; image files are checked elsewhere. Defects go to `findings`."""
 
+    def _dataset(self, split: str, classes: tuple[str, ...], records: Iterable[ImageRecord]) -> Dataset:
+        """A split of a format that has no ids of categories: they are 1 to C."""
+        ids = tuple(range(1, len(classes) + 1))
+        return Dataset(name=self.name, split=split, classes=classes, category_ids=ids, records=tuple(records))
+
 
 def _with_sound_images(dataset: Dataset, findings: Findings, decode: bool) -> Dataset:
     sound: list[int] = []
     for position, record in enumerate(dataset.records):
         try:
             width, height = record.probe()
+            orientation = None
             if decode and (width, height) == (record.width, record.height):
                 record.load()
+                orientation = record.turned()
         except DataError as problem:
             kind = Kind.UNREADABLE_IMAGE if record.path.is_file() else Kind.MISSING_IMAGE
             findings.fault(kind, str(record.path), problem.received or "unreadable", Action.SKIPPED_IMAGE)
@@ -156,5 +167,8 @@ def _with_sound_images(dataset: Dataset, findings: Findings, decode: bool) -> Da
                 detail += " (EXIF orientation is not applied)"
             findings.fault(Kind.SIZE_MISMATCH, str(record.path), detail, Action.SKIPPED_IMAGE)
             continue
+        if orientation is not None:
+            detail = f"orientation {orientation}, which is not applied: boxes must fit the pixels as stored"
+            findings.note(Kind.TURNED, str(record.path), detail, Action.KEPT)
         sound.append(position)
     return dataset if len(sound) == len(dataset.records) else dataset.subset(sound)

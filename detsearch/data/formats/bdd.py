@@ -25,7 +25,7 @@ from detsearch.data.dataset import Dataset
 from detsearch.data.defects import Action, Findings, Kind
 from detsearch.data.formats.base import DataFile, Name, SplitName
 from detsearch.data.formats.builder import RecordBuilder, finite
-from detsearch.data.formats.image_files import Unusable, malformed, placed, stored_size
+from detsearch.data.formats.image_files import Unusable, expect_folder, malformed, placed, stored_size
 from detsearch.data.paths import inside
 from detsearch.data.reading import MAX_IMAGE_BYTES, brief, read_json
 from detsearch.errors import DataError
@@ -74,9 +74,7 @@ class BddFile(DataFile):
 
     def read(self, split: str, findings: Findings) -> Dataset:
         where = self.splits[split]
-        if not inside(self.root, where.images).is_dir():
-            folder = inside(self.root, where.images)
-            raise DataError(f"{self.where}: splits.{split}.images", "a folder", f"{folder}, which is none")
+        expect_folder(self.root, where.images, f"{self.where}: splits.{split}.images")
         classes = self.classes or CLASSES
         meanings = _meanings(classes)
         records = []
@@ -96,13 +94,7 @@ class BddFile(DataFile):
             for number, item in enumerate(objects):
                 _add(builder, item, meanings, f"{place}: {name}: label {number}", findings)
             records.append(builder.record())
-        return Dataset(
-            name=self.name,
-            split=split,
-            classes=classes,
-            category_ids=tuple(range(1, len(classes) + 1)),
-            records=tuple(records),
-        )
+        return self._dataset(split, classes, records)
 
 
 def _meanings(classes: tuple[str, ...]) -> dict[str, tuple[int, bool] | None]:

@@ -12,6 +12,7 @@ from detsearch.data.dataset import Dataset
 from detsearch.data.defects import Action, Findings, Kind
 from detsearch.data.formats.base import DataFile, Name, SplitName
 from detsearch.data.formats.builder import RecordBuilder, finite
+from detsearch.data.formats.image_files import expect_folder
 from detsearch.data.paths import inside
 from detsearch.data.reading import brief, read_json
 from detsearch.errors import DataError
@@ -42,9 +43,8 @@ class CocoFile(DataFile):
 
     def read(self, split: str, findings: Findings) -> Dataset:
         where = self.splits[split]
-        images, annotations = inside(self.root, where.images), inside(self.root, where.annotations)
-        if not images.is_dir():
-            raise DataError(f"{self.where}: splits.{split}.images", "a folder", f"{images}, which is none")
+        expect_folder(self.root, where.images, f"{self.where}: splits.{split}.images")
+        annotations = inside(self.root, where.annotations)
         content = _content(annotations)
         names = _categories(content["categories"], annotations)
         wanted = tuple(names.values()) if self.classes is None else self.classes

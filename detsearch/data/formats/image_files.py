@@ -18,6 +18,13 @@ class Unusable(Exception):
         self.kind, self.detail = kind, detail
 
 
+def expect_folder(root: Path, name: str, field: str) -> None:
+    """DataError about `field`, which says that the images are in the folder `name` below `root`, where that is none."""
+    folder = inside(root, name)
+    if not folder.is_dir():
+        raise DataError(field, "a folder", f"{folder}, which is none")
+
+
 def placed(root: Path, *parts: str) -> Path:
     """`root` joined with `parts`; Unusable where that leaves it."""
     try:

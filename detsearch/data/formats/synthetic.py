@@ -64,13 +64,8 @@ class SyntheticFile(DataFile):
         classes = self.classes or tuple(scenes.SHAPES)
         side = min(self.min_side, self.height // 2)
         style = scenes.Style(classes, self.width, self.height, self.objects, side, self.tinted)
-        return Dataset(
-            name=self.name,
-            split=split,
-            classes=classes,
-            category_ids=tuple(range(1, len(classes) + 1)),
-            records=tuple(_record(style, asked.seed, index, findings) for index in range(asked.images)),
-        )
+        records = (_record(style, asked.seed, index, findings) for index in range(asked.images))
+        return self._dataset(split, classes, records)
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -87,6 +82,9 @@ class SyntheticRecord(ImageRecord):
 
     def probe(self) -> tuple[int, int]:
         return self.width, self.height
+
+    def turned(self) -> None:
+        return None
 
 
 def _record(style: scenes.Style, seed: int, index: int, findings: Findings) -> SyntheticRecord:

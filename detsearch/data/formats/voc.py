@@ -65,13 +65,7 @@ class VocFile(DataFile):
                 findings.fault(problem.kind, where, problem.detail, Action.SKIPPED_IMAGE)
                 continue
             records.append(builder.record())
-        return Dataset(
-            name=self.name,
-            split=split,
-            classes=classes,
-            category_ids=tuple(range(1, len(classes) + 1)),
-            records=tuple(records),
-        )
+        return self._dataset(split, classes, records)
 
     def _read_image(self, name: str, image_id: int, labels: Mapping[str, int], findings: Findings) -> RecordBuilder:
         annotation = self._annotation(name)

@@ -18,12 +18,12 @@ from typing import Annotated, Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from detsearch.data import images
 from detsearch.data.dataset import Dataset
 from detsearch.data.defects import Action, Findings, Kind
-from detsearch.data.formats.base import DataFile, Name, OneOrMore, SplitName
+from detsearch.data.formats.base import ClassNames, DataFile, Name, OneOrMore, SplitName
 from detsearch.data.formats.builder import RecordBuilder
 from detsearch.data.formats.image_files import Unusable, malformed, placed, stored_size
 from detsearch.data.paths import inside
@@ -44,17 +44,8 @@ def _in_order(raw: Any) -> Any:
     return [str(name) if type(name) is int else name for name in raw] if isinstance(raw, list) else raw
 
 
-def _differing(names: tuple[str, ...]) -> tuple[str, ...]:
-    if len(set(names)) < len(names):
-        raise ValueError("class names that all differ")
-    return names
-
-
 Names = Annotated[
-    tuple[Name, ...],
-    Field(min_length=1),
-    BeforeValidator(_in_order, json_schema_input_type=list[Name | int] | dict[int, Name | int]),
-    AfterValidator(_differing),
+    ClassNames, BeforeValidator(_in_order, json_schema_input_type=list[Name | int] | dict[int, Name | int])
 ]
 
 
@@ -137,13 +128,7 @@ class YoloFile(DataFile):
             first = label_path(records[0].path.relative_to(self.root).as_posix())
             expected = f"label files, such as {first} below {self.root}"
             raise DataError(f"{self.where}: splits.{split}", expected, f"none for {len(records)} images")
-        return Dataset(
-            name=self.name,
-            split=split,
-            classes=classes,
-            category_ids=tuple(range(1, len(classes) + 1)),
-            records=tuple(records),
-        )
+        return self._dataset(split, classes, records)
 
     def _images(self, root: Path, split: str) -> Iterator[str]:
         """Paths of the split's images below the root."""

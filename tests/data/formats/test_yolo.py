@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from PIL import ExifTags, Image
 
+from detsearch.data.check import check
 from detsearch.data.datafile import load_datafile
 from detsearch.data.defects import Action, Kind
 from detsearch.data.formats.base import DataFile
@@ -44,6 +46,23 @@ def test_polygons_are_outlines_with_their_bounding_box_and_area(tmp_path: Path) 
     plain = data.split("train").records[0]  # to who asks for boxes only, it is a box
     np.testing.assert_allclose(plain.boxes, first.boxes)
     assert plain.segmentations is None
+
+
+@pytest.mark.parametrize("on_defect", ["error", "skip"])
+def test_a_photo_that_only_exif_turns_is_told_of_and_kept(tmp_path: Path, on_defect: str) -> None:
+    """Labels tell no size that could contradict the file's."""
+    data = yolo(tmp_path, DOG, f"on_defect: {on_defect}")
+    path = tmp_path / "set" / "images" / "train" / "a.jpg"
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    with Image.open(path) as image:
+        image.save(path, exif=exif)
+    report = check(data)
+    (defect,) = report.splits["train"].defects
+    assert (defect.kind, defect.action, defect.where) == (Kind.TURNED, Action.KEPT, str(path))
+    assert "orientation 6, which is not applied: boxes must fit the pixels as stored" in "\n".join(report.lines())
+    assert report.usable
+    assert len(data.split("train")) == 2
 
 
 def test_classes_select_and_order(tmp_path: Path) -> None:
