@@ -53,16 +53,20 @@ class _Loader(yaml.SafeLoader):
 def read_yaml(path: Path, error: type[UserError]) -> dict[str, Any]:
     """The mapping in the YAML file `path`; raises `error` where there is none."""
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise error(str(path), f"a YAML file of at most {MAX_BYTES} bytes", f"{path.stat().st_size} bytes")
-        text = path.read_text(encoding="utf-8")
-    except OSError as problem:
-        raise error(str(path), "a readable YAML file", problem.strerror or type(problem).__name__) from problem
+        with path.open("rb") as file:  # the size that the system states is 0 for devices and pipes
+            content = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as problem:  # ValueError: no file can have such a name
+        reason = problem.strerror if isinstance(problem, OSError) else str(problem)
+        raise error(str(path), "a readable YAML file", reason or type(problem).__name__) from problem
+    if len(content) > MAX_BYTES:
+        raise error(str(path), f"a YAML file of at most {MAX_BYTES} bytes", "more")
+    try:
+        text = content.decode("utf-8")
     except UnicodeDecodeError as problem:
         raise error(str(path), "UTF-8 text", f"byte {problem.start} that is not") from problem
     raw = read_value(text, str(path), error)
     if not isinstance(raw, dict):
-        raise error(str(path), "YAML with 'key: value' lines", type(raw).__name__)
+        raise error(str(path), "YAML with 'key: value' lines", "nothing" if raw is None else f"a {type(raw).__name__}")
     return raw
 
 
@@ -94,8 +98,7 @@ def explain(problem: ValidationError, where: str, error: type[UserError], kind: 
     found = faults(problem)
     first = found[0]
     field = field_of(first)
-    received = repr(first["input"])
-    received = received if len(received) <= 80 else received[:77] + "..."
+    got: str | None
     hints = []
     if first["type"] == UNKNOWN:
         unknown = str(first["loc"][-1])
@@ -108,10 +111,21 @@ def explain(problem: ValidationError, where: str, error: type[UserError], kind: 
         expected, got = "this key", "nothing"
     else:
         message = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-        expected, got = message, received
+        # What a section finds about its fields together names them; the whole of it would say no more.
+        of_section = first["type"] == "value_error" and _keys(kind, first["loc"])
+        expected, got = message, None if of_section else _shown(first["input"])
     if len(found) > 1:
         hints.append(f"and {len(found) - 1} more")
     return error(f"{where}: {field}" if field else where, expected, got, " ".join(hints) or None)
+
+
+def _shown(value: object) -> str:
+    """How a value from outside is shown in a message."""
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of thousands of digits, which YAML reads where they are hexadecimal
+        return f"a {type(value).__name__} of more digits than can be shown"
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _keys(kind: type[BaseModel], place: tuple[int | str, ...]) -> list[str]:

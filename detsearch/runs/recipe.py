@@ -15,6 +15,9 @@ from detsearch.yamlfile import UNKNOWN, explain, faults, field_of, read_value, r
 
 R = TypeVar("R", bound=BaseModel)
 
+MAX_DEPTH: Final = 16
+"""Levels of a field that is set; what walks a recipe calls itself at each, and no recipe has more than a few."""
+
 ARGUMENTS: Final = {
     "detector": "DETECTOR",
     "backbone": "BACKBONE",
@@ -88,8 +91,10 @@ def _origin(field: str, given: Mapping[str, str], where: str) -> str:
 
 
 def put(raw: dict[str, Any], name: str, value: Any) -> None:
-    """Set a dotted field in nested mappings."""
+    """Set a dotted field in nested mappings; RecipeError where there is something else on the way."""
     *sections, last = name.split(".")
+    if len(sections) >= MAX_DEPTH:
+        raise RecipeError(f"setting {name[:20]}...", f"a field of at most {MAX_DEPTH} levels", str(len(sections) + 1))
     for section in sections:
         inner = raw.setdefault(section, {})
         if not isinstance(inner, dict):

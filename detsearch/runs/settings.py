@@ -170,7 +170,7 @@ class CompareRecipe(Section):
             try:
                 InputSize.parse(text)
             except UserError as error:
-                raise ValueError(str(error)) from None
+                raise ValueError(error.expected) from None
         return text
 
     @field_validator("seeds")
@@ -289,7 +289,8 @@ class SearchRecipe(Run):
         """Several GPUs that a trial holds are there to be used."""
         execution = raw.get("execution") if isinstance(raw, dict) else None
         gpus = execution.get("gpus") if isinstance(execution, dict) else None
-        if isinstance(gpus, int | float) and gpus > 1 and float(gpus).is_integer() and "devices" not in raw:
+        # Within the field's bounds: an integer of hundreds of digits is no float.
+        if isinstance(gpus, int | float) and 1 < gpus <= 64 and float(gpus).is_integer() and "devices" not in raw:
             return {**raw, "devices": int(gpus)}
         return raw
 
@@ -317,7 +318,7 @@ class SearchRecipe(Run):
             objectives = [Objective.parse(text) for text in texts]
             check_objectives(objectives)
         except UserError as error:
-            raise ValueError(str(error)) from None
+            raise ValueError(error.expected) from None
         _known([objective.name for objective in objectives], FIGURES)
         return texts
 
@@ -335,9 +336,9 @@ class SearchRecipe(Run):
         try:
             limits = [Limit.parse(text) for text in texts]
         except UserError as error:
-            raise ValueError(str(error)) from None
+            raise ValueError(error.expected) from None
         _known([limit.name for limit in limits], COSTS)
-        return [str(limit) for limit in limits]
+        return texts
 
 
 class StagesRecipe(Section):

@@ -123,6 +123,56 @@ def test_mistakes_are_named_in_one_line(tmp_path: Path, text: str, settings: lis
     assert "\n" not in str(caught.value)
 
 
+def test_numbers_of_many_digits_are_named_in_one_line() -> None:
+    for field in ("execution.gpus", "training.momentum", "cake"):
+        for number in ("9" * 400, "0x" + "f" * 9000):  # past a float, and past what Python prints
+            with pytest.raises(RecipeError, match=field) as caught:
+                load_recipe(SearchRecipe, None, ["data.file=d", f"{field}={number}"])
+            assert len(str(caught.value)) < 300
+
+
+def test_fields_are_a_few_levels_deep() -> None:
+    for first in ("a", "data.file"):
+        with pytest.raises(RecipeError, match="at most 16 levels"):
+            load_recipe(SearchRecipe, None, [".".join([first, *"a" * 2000]) + "=1"])
+
+
+def test_what_a_section_finds_does_not_repeat_the_section() -> None:
+    for settings, message in (
+        (
+            ["search.rungs=[12]"],
+            r"recipe: expected search\.rungs: ascending .* below training\.epochs \(12\), not \[12\]",
+        ),
+        (["devices=3"], r"recipe: expected training\.batch: a multiple of 3, which is devices, not \d+"),
+        (
+            ["search={inherit: true, strategy: random}"],
+            r"--set: search: expected strategy .* beside inherit, not random",
+        ),
+    ):
+        with pytest.raises(RecipeError, match=f"^{message}$"):
+            load_recipe(SearchRecipe, None, ["data.file=d", "training.epochs=12", *settings])
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("objectives=[ap,ap]", "objectives: expected every name once, got ['ap', 'ap']"),
+        ("objectives=[foo]", "objectives: expected foo:max or foo:min, got ['foo']"),
+        ("limits=[foo]", "limits: expected NAME<=NUMBER, such as latency_ms<=30, got ['foo']"),
+    ],
+)
+def test_a_field_is_named_once(setting: str, message: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(SearchRecipe, None, ["data.file=d", setting])
+    assert str(caught.value) == f"--set: {message}"
+
+
+def test_limits_stay_as_they_were_written(tmp_path: Path) -> None:
+    recipe = load_recipe(SearchRecipe, None, ["data.file=d", "limits=[params<=1234564, macs<=16734567890]"])
+    write_recipe(recipe, tmp_path / "recipe.yaml")
+    assert load_recipe(SearchRecipe, tmp_path / "recipe.yaml").limits == ["params<=1234564", "macs<=16734567890"]
+
+
 @pytest.mark.parametrize(
     ("setting", "named"),
     [
