@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
 
@@ -70,14 +71,18 @@ def load_strictly(module: nn.Module, state: State, where: str) -> None:
 def read_state(path: Path) -> State:
     """Tensors by name from a file; CheckpointError if it is anything else. Never runs what a file contains."""
     if not path.is_file():
-        raise CheckpointError(str(path), "a file of weights", "no such file")
+        found = "a folder" if path.is_dir() else "no plain file" if path.exists() else "no such file"
+        raise CheckpointError(str(path), "a file of weights", found)
     try:
         raw = _read(path)
     except ResourceError:
         raise
+    except OSError as error:
+        raise CheckpointError(str(path), "a readable file of weights", error.strerror or str(error)) from error
     except Exception as error:  # from damaged bytes the unpickler raises anything: IndexError, TypeError, ...
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(str(path), "a file of weights (torch, or .safetensors)", reason) from error
+        # Not its words: PyTorch's advise to load the file without the protection from hostile ones.
+        expected = "a file of weights (torch, or .safetensors)"
+        raise CheckpointError(str(path), expected, "another or a truncated file") from error
     if (
         not isinstance(raw, dict)
         or not raw
@@ -90,12 +95,10 @@ def read_state(path: Path) -> State:
 def _read(path: Path) -> Any:
     if path.suffix == ".safetensors":
         try:
-            from safetensors import SafetensorError
             from safetensors.torch import load_file
         except ImportError:
             raise ResourceError(str(path), "the library safetensors", "none", "pip install safetensors") from None
-        try:
-            return load_file(path)
-        except SafetensorError as error:
-            raise ValueError(str(error)) from error
-    return torch.load(path, map_location="cpu", weights_only=True)
+        return load_file(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about pickles that are refused anyway
+        return torch.load(path, map_location="cpu", weights_only=True)

@@ -99,7 +99,7 @@ def test_hostile_and_damaged_files(
     }
     for name, content in files.items():
         Path(name).write_bytes(content)
-        with pytest.raises(CheckpointError, match=name):
+        with pytest.raises(CheckpointError, match=rf"{name}: .*, got another or a truncated file$"):
             read_state(Path(name))
     torch.save(_plain := [1, 2], "list.pth")
     torch.save({"epoch": 3}, "numbers.pth")
@@ -108,6 +108,8 @@ def test_hostile_and_damaged_files(
             read_state(Path(name))
     with pytest.raises(CheckpointError, match="no such file"):
         read_state(Path("absent.pth"))
+    with pytest.raises(CheckpointError, match="a file of weights, got a folder"):
+        read_state(Path())
     assert not Path("attacked").exists()
 
 
