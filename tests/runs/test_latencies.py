@@ -1,0 +1,37 @@
+"""What `study latency` refuses before anything is measured; `test_table` measures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from detsearch.errors import RecipeError, StudyError
+from detsearch.runs.latencies import measure_again
+from detsearch.runs.recipe import load_recipe
+from detsearch.runs.search import DATA_SUMMARY
+from detsearch.runs.settings import SearchRecipe
+from tests.runs.conftest import TINY
+from tests.runs.made import write_study
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    return write_study(tmp_path / "study", load_recipe(SearchRecipe, None, ["data.file=d"]), [(TINY, 0.1, 5.0)])
+
+
+@pytest.mark.parametrize("setting", ["training.epochs=5", "device=cpu", "latencies.runs=5"])
+def test_settings_that_change_nothing_are_refused(study: Path, tmp_path: Path, setting: str) -> None:
+    with pytest.raises(RecipeError, match=r"--set: expected latency\.FIELD=VALUE"):
+        measure_again(study, tmp_path / "latencies.json", settings=["latency.runs=3", setting])
+    assert not (tmp_path / "latencies.json").exists()
+
+
+def test_a_study_that_does_not_say_what_its_splits_hold(study: Path, tmp_path: Path) -> None:
+    (study / DATA_SUMMARY).unlink()
+    message = rf"{DATA_SUMMARY}: expected a file that can be read, got No such file or directory; repeat the command"
+    with pytest.raises(StudyError, match=message):
+        measure_again(study, tmp_path / "latencies.json")
+    (study / DATA_SUMMARY).write_text("[1]")
+    with pytest.raises(StudyError, match=rf"{DATA_SUMMARY}: expected figures by name, .*; delete it"):
+        measure_again(study, tmp_path / "latencies.json")
