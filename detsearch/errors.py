@@ -10,6 +10,12 @@ MAX_RECEIVED = 400
 """Characters of what was received that a message shows: a hostile file must not flood the terminal."""
 
 
+def printable(text: str) -> str:
+    """`text` with escapes in place of what a terminal would obey or cannot show; its lines stay. Names of files and
+    classes may hold any character."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+
+
 class DetsearchError(Exception):
     """Base of all errors that this package raises on purpose."""
 
@@ -28,7 +34,7 @@ class UserError(DetsearchError):
             text += f", got {received if len(received) <= MAX_RECEIVED else received[:MAX_RECEIVED] + '...'}"
         if hint is not None:
             text += f"; {hint}"
-        super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split())))
+        super().__init__(printable(" ".join(text.split())))
 
     def __reduce__(self) -> tuple[object, ...]:
         # Exceptions cross process borders; the default would call __init__ with the finished message only.

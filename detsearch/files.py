@@ -82,9 +82,10 @@ def _to_disk(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a file by `text` as UTF-8."""
+    """Replace a file by `text` as UTF-8; what that cannot hold, such as the name of a file that is no UTF-8, is escaped
+    as JSON does it."""
     with replacing(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -11,7 +11,7 @@ from detsearch.arch.catalogue import catalogue
 from detsearch.arch.code import module_fields
 from detsearch.arch.presets import PRESETS, resolve, resolve_backbone
 from detsearch.cli import options
-from detsearch.cli.output import print_json, quantity, say, stdout
+from detsearch.cli.output import print_json, quantity, say, show_table
 from detsearch.cli.tables import published_lines
 from detsearch.types import InputSize
 from detsearch.yamlfile import Section
@@ -71,7 +71,7 @@ def describe(
         table.add_column(title, justify="right")
     for name, part in [*found["parts"].items(), ("whole", found)]:
         table.add_row(name, *(quantity(part[key]) for key in ("params", "macs", "memory_access")))
-    stdout.print(table)
+    show_table(table)
     if "published" in found:
         for line in published_lines(found["published"]):
             say(line)
@@ -82,9 +82,11 @@ def latency(
     input: options.Input = None,
     classes: Classes = 80,
     device: options.Device = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; one per core if not given.")] = None,
-    runs: Annotated[int, typer.Option(min=3, help="Least number of timed runs.")] = 20,
-    seconds: Annotated[float, typer.Option(min=0.01, help="Least duration of the measurement.")] = 1.0,
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="CPU threads; one per core if not given.")
+    ] = None,
+    runs: Annotated[int, typer.Option(min=3, max=100_000, help="Least number of timed runs.")] = 20,
+    seconds: Annotated[float, typer.Option(min=0.01, max=600, help="Least duration of the measurement.")] = 1.0,
     json: options.Json = False,
 ) -> None:
     """Measure latency, alone on the device: batch 1, image on the device, post-processing at a fixed load."""
@@ -135,7 +137,7 @@ def modules(json: options.Json = False) -> None:
         say(f"{name}: {text}")
 
 
-def space(recipe: options.Recipe = None, settings: options.Set = None, json: options.Json = False) -> None:
+def space(recipe: options.SearchRecipe = None, settings: options.Set = None, json: options.Json = False) -> None:
     """How many detectors the space of a search recipe holds, and of what; without a recipe the default space."""
     from detsearch.arch.spaces.section import read_space
     from detsearch.runs.recipe import load_recipe

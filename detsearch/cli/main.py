@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ import typer
 
 from detsearch import __version__
 from detsearch.cli import compare, data, demo, evaluate, inspect, pretrain, search, study, train, weights
-from detsearch.cli.output import log
+from detsearch.cli.output import discard_output, log, say
 from detsearch.errors import DetsearchError, UserError
 
 OK, DEFECT, MENDABLE, INTERRUPTED = 0, 1, 2, 130
@@ -29,7 +28,7 @@ for module in (demo, data, inspect, search, study, pretrain, train, compare, eva
 
 def _version(show: bool) -> None:
     if show:
-        typer.echo(f"detsearch {__version__}")
+        say(f"detsearch {__version__}")
         raise typer.Exit
 
 
@@ -54,7 +53,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         log("detsearch: interrupted", error=True)
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our output has gone, as in `detsearch ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output()
         return OK
     except DetsearchError as error:  # a run that ended for a reason that is nobody's mistake, such as a diverged loss
         log(f"detsearch: {error}", error=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,19 +13,35 @@ from typing import Any
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
-stdout = Console(highlight=False, soft_wrap=True)
-stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+from detsearch.errors import ResourceError, printable
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError  # rich's own ends the program with status 1
+
+
+stdout = _Console(highlight=False, soft_wrap=True)
+stderr = _Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def say(text: str = "") -> None:
     """A line of the result."""
-    stdout.print(text, markup=False)
+    with _written():
+        stdout.print(printable(text), markup=False)
+
+
+def show_table(table: Table) -> None:
+    """A table of the result."""
+    with _written():
+        stdout.print(table)
 
 
 def log(text: str, *, error: bool = False) -> None:
     """A line about the run."""
-    stderr.print(text, markup=False, style="bold red" if error and stderr.is_terminal else None)
+    stderr.print(printable(text), markup=False, style="bold red" if error and stderr.is_terminal else None)
 
 
 @contextmanager
@@ -40,7 +58,27 @@ def resumable(folder: Path) -> Iterator[None]:
 
 def print_json(value: Any) -> None:
     """The result for a program: one JSON document and nothing else. Numbers that JSON lacks become null."""
-    stdout.file.write(json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    # In ASCII, as names of files and classes may hold what no encoding can write or a terminal would obey.
+    with _written():
+        stdout.file.write(json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
+        stdout.file.flush()
+
+
+def discard_output() -> None:
+    """Let what is still to be written to standard output go nowhere: its flush at the end would fail once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextmanager
+def _written() -> Iterator[None]:
+    """ResourceError where the system refuses a part of the result."""
+    try:
+        yield
+    except BrokenPipeError:  # its reader has had enough; with the error's number typer would end the program itself
+        raise BrokenPipeError from None
+    except OSError as error:
+        discard_output()
+        raise ResourceError("standard output", "a place that can be written", error.strerror or str(error)) from error
 
 
 def _finite(value: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from detsearch.cli import options
-from detsearch.cli.output import log, print_json, say, stdout
+from detsearch.cli.output import log, print_json, say, show_table
 
 Folder = Annotated[Path, typer.Argument(help="Folder of a study.")]
 
@@ -169,4 +169,4 @@ def print_study(folder: Path) -> None:
     from detsearch.search.ledger import read_study
 
     study = read_study(folder)
-    stdout.print(terminal_table(study.trials, study.objectives))
+    show_table(terminal_table(study.trials, study.objectives))

@@ -25,7 +25,7 @@ from detsearch.data.dataset import Dataset, ImageRecord
 from detsearch.data.defects import Action, Findings, Kind
 from detsearch.data.formats import WRITERS
 from detsearch.data.formats.base import DataFile
-from detsearch.errors import DataError, ResourceError
+from detsearch.errors import ResourceError
 from detsearch.files import new_folder
 
 DATA_FILE: Final = "dataset.yaml"
@@ -72,7 +72,6 @@ def convert(datafile: DataFile, to: str, folder: Path, *, splits: Sequence[str] 
         sets.append(dataset)
         mended.update(f"{defect.kind}" for defect in defects if defect.kind is not Kind.MISSING_MASK)
     classes = sets[0].classes
-    _check_names(datafile, classes)
     names = _file_names(record for dataset in sets for record in dataset.records)
     writer = WRITERS[to]
     with new_folder(folder) as place:
@@ -95,13 +94,6 @@ def convert(datafile: DataFile, to: str, folder: Path, *, splits: Sequence[str] 
         lost=_lost(sets, read, names),
         mended=mended,
     )
-
-
-def _check_names(datafile: DataFile, classes: Iterable[str]) -> None:
-    """Class names go into text files of many kinds, whose readers strip them."""
-    for name in classes:
-        if not name or name != name.strip() or not name.isprintable():
-            raise DataError(datafile.where, "class names that are printable, without spaces around them", repr(name))
 
 
 def _file_names(records: Iterable[ImageRecord]) -> dict[Path, str]:

@@ -16,7 +16,10 @@ def inside(root: Path, *parts: str) -> Path:
         if not part or "\0" in part or climbs or absolute:
             raise DataError(str(root), "paths below this folder", repr(part))
     path = root.joinpath(*parts)
-    base, real = os.path.realpath(root), os.path.realpath(path)
+    try:
+        base, real = os.path.realpath(root), os.path.realpath(path)
+    except ValueError:  # of characters that no file name can hold, such as half of a surrogate pair
+        raise DataError(str(root), "paths below this folder", f"{path}, which cannot be one") from None
     if real != base and not real.startswith(base.rstrip(os.sep) + os.sep):
         raise DataError(str(root), "paths below this folder", f"{path}, a link to {real}")
     return path

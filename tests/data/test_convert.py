@@ -380,13 +380,6 @@ def test_splits_that_are_asked_for(tmp_path: Path) -> None:
         convert(source, "voc", tmp_path / "none", splits=["c"])
 
 
-def test_class_names_that_text_files_cannot_hold(tmp_path: Path) -> None:
-    for name in ("a\nb", " a", "a\0"):
-        source = coco(tmp_path, lambda content, name=name: content["categories"][0].update(name=name))
-        with pytest.raises(DataError, match="class names that are printable"):
-            convert(source, "voc", tmp_path / "out")
-
-
 def test_what_is_written_for_yolo_is_read_by_its_own_rules(tmp_path: Path) -> None:
     done = convert(coco(tmp_path), "yolo", tmp_path / "out")
     config = yaml.safe_load((tmp_path / "out" / "data.yaml").read_text())

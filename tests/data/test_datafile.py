@@ -25,6 +25,7 @@ SPLITS = "splits: {train: {images: 2, seed: 0}}\n"
         ("format: synthetic\nsplits: {}\n", "splits: expected"),
         ("format: synthetic\nsplits: train\n", "splits: expected"),
         ("format: synthetic\nsplits: {a b: {images: 2, seed: 0}}\n", "splits.a b"),
+        ("format: synthetic\nsplits: {..: {images: 2, seed: 0}}\n", r"splits\.\.\..*: expected"),
         ("format: synthetic\nsplits: {train: {images: two, seed: 0}}\n", r"splits\.train\.images: .*integer.*'two'"),
         (
             "format: synthetic\nsplits: {train: {images: 2, seed: 0, sead: 1}}\n",

@@ -18,6 +18,12 @@ def test_absolute_and_climbing_names_are_refused(tmp_path: Path, name: str) -> N
         inside(tmp_path, name)
 
 
+def test_a_name_that_no_file_can_have_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"paths below this folder, got .*ud800.*cannot be one"):
+        inside(tmp_path, "\ud800.jpg")
+    assert inside(tmp_path, "\udcff.jpg").name == "\udcff.jpg"  # how Python names files whose names are no UTF-8
+
+
 def test_links_may_stay_inside_but_not_leave(tmp_path: Path) -> None:
     root, other = tmp_path / "root", tmp_path / "root-other"
     (root / "real").mkdir(parents=True)

@@ -28,7 +28,8 @@ def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 ClassNames = Annotated[tuple[Name, ...], Field(min_length=1), AfterValidator(_distinct)]
-SplitName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]+$")]
+SplitName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*$")]
+"""No dot in front: folders are called so, and ``..`` would be another one."""
 
 
 class DataFile(BaseModel, ABC):
@@ -128,12 +129,18 @@ class DataFile(BaseModel, ABC):
         """The sound images of one split, and every defect found in it; with `decode`, every image is decoded whole,
         with `masks`, outlines are read.
 
-        DataError where nothing can be read at all: an unknown split, a file that is not of its format.
+        DataError where nothing can be read at all: an unknown split, a file that is not of its format, a class whose
+        name text files of many kinds, whose readers strip them, and terminals could not hold.
         """
         if split not in self.splits:
             raise DataError(f"{self.where}: splits", f"one of {', '.join(self.splits)}", repr(split))
         findings = Findings(skip=self.on_defect == "skip", masks=masks)
-        dataset = _with_sound_images(self.read(split, findings), findings, decode)
+        dataset = self.read(split, findings)
+        for name in dataset.classes:
+            if not name or name != name.strip() or not name.isprintable():
+                expected = "class names that are printable, without spaces around them"
+                raise DataError(self.where, expected, repr(name), "rename it, or name only others in 'classes'")
+        dataset = _with_sound_images(dataset, findings, decode)
         if dataset.has_masks:
             findings.note_missing_masks()
         return dataset, findings.defects

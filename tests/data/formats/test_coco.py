@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from detsearch.data.check import check
 from detsearch.data.convert import convert
 from detsearch.data.datafile import load_datafile
 from detsearch.data.defects import Action, Kind
@@ -183,6 +184,25 @@ def test_places_that_do_not_exist(tmp_path: Path, where: str, message: str) -> N
     coco(tmp_path)
     with pytest.raises(DataError, match=message):
         datafile(tmp_path, f"format: coco\nroot: set\nsplits:\n  train: {where}\n").split("train")
+
+
+@pytest.mark.parametrize("name", ["", " dog", "a\nb", "a\0", "\x1b[31mdog", "\ud800dog"])
+def test_class_names_that_text_files_and_terminals_cannot_hold(tmp_path: Path, name: str) -> None:
+    def change(content: dict[str, Any]) -> None:
+        content["categories"][0]["name"] = name
+
+    with pytest.raises(DataError, match=r"class names that are printable, without spaces around them, got '") as caught:
+        coco(tmp_path, change).split("train")
+    assert str(caught.value).isprintable()
+    (split,) = check(coco(tmp_path, change)).splits.values()
+    assert [defect.kind for defect in split.defects] == [Kind.UNUSABLE_SPLIT]
+    assert coco(tmp_path, change, "classes: [cat]").split("train").classes == ("cat",)  # the others are left out
+
+
+def test_an_image_name_that_no_file_can_have(tmp_path: Path) -> None:
+    data = coco(tmp_path, lambda content: content["images"][1].update(file_name="\ud800.jpg"))
+    _, (defect,) = data.inspect("train")
+    assert defect.kind is Kind.PATH_OUTSIDE
 
 
 def test_splits_with_other_categories_are_refused(tmp_path: Path) -> None:
