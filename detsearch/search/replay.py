@@ -174,12 +174,14 @@ class Replayed:
 
     def steps(self) -> list[tuple[int, Trial]]:
         """The trials that were trained (complete and failed) in the order in which they ended, each with the epochs
-        that all trainings of the study together had cost by then."""
-        ended = sorted((t for t in self.trials if counts(t)), key=lambda t: (t.finished or BEGIN, t.number))
-        spent, found = 0, []
-        for trial in ended:
-            spent += added_epochs(trial.fidelity, trial.continues, self.trials)
-            found.append((spent, trial))
+        of all trainings of the study that had begun by then: what runs beside it is paid for too."""
+        trained = [trial for trial in self.trials if counts(trial)]
+        ended = sorted((t for t in trained if t.finished is not None), key=lambda t: (t.finished or BEGIN, t.number))
+        found = []
+        for place, trial in enumerate(ended):
+            before = {earlier.number for earlier in ended[: place + 1]}
+            begun = (t for t in trained if t.number in before or (t.started or BEGIN) < (trial.finished or BEGIN))
+            found.append((sum(added_epochs(t.fidelity, t.continues, self.trials) for t in begun), trial))
         return found
 
 

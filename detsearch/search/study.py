@@ -171,12 +171,14 @@ class _Loop:
         trial = next(waiting, None)
         begun = [t for t in known if counts(t) or t.number in busy]
         full = self.trials is not None and sum(t.continues is None for t in begun) >= self.trials
+        # What begins now could not be trained in full: the epochs that are left are for what has begun.
+        last = not self._affordable(self.search.fidelity, None, begun, known)
         if trial is not None and trial.continues is None and full:
             return Ending.TRIALS
         if trial is None:
-            proposal = self._promotion(known, full)
-            if proposal is None and full:
-                return Ending.TRIALS
+            proposal = self._promotion(known, full or last)
+            if proposal is None and (full or last):
+                return Ending.TRIALS if full else Ending.EPOCHS
             if proposal is None and self.pruned_in_a_row >= PRUNED_IN_A_ROW:
                 return Ending.PRUNED
             proposal = proposal or self._new(known)

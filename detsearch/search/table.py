@@ -5,7 +5,7 @@ A search on a table sees real figures with their real noise and takes no time; s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -90,13 +90,6 @@ class Table:
         """The space, without the detectors that were never trained."""
         kept = {row.spec for row in self.rows if row.trainings}
         return space if all(spec in kept for spec in space.all()) else Subset(space, kept.__contains__)
-
-    def require(self, epochs: Iterable[int]) -> None:
-        """StudyError if a fidelity was not recorded."""
-        for wanted in epochs:
-            if wanted not in self.epochs:
-                recorded = ", ".join(map(str, self.epochs))
-                raise StudyError("table", f"epochs that were recorded ({recorded})", str(wanted))
 
     def cost(self, spec: DetectorSpec) -> CostMetrics:
         """What was counted and measured, as a study's `cost`."""

@@ -16,9 +16,9 @@ import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from detsearch.arch.code import parse_detector
 from detsearch.arch.spec import DetectorSpec
@@ -38,24 +38,30 @@ DIGITS: Final = 6
 HINT: Final = "write tables with `detsearch study table`"
 
 Count = Field(ge=0, le=10**18)
+Milliseconds: TypeAlias = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
+Figure: TypeAlias = Annotated[float, Field(ge=-1e12, le=1e12, allow_inf_nan=False)]
+Name: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,99}$")]
+Seed: TypeAlias = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,17})$")]
+"""A number in one spelling: two keys of an object are two seeds."""
+_PROTOCOL: Final = TypeAdapter(LatencyProtocol)
 
 
 class _Latency(Section):
-    median_ms: float = Field(gt=0)
-    iqr_ms: float = Field(ge=0)
+    median_ms: Milliseconds = Field(gt=0)
+    iqr_ms: Milliseconds
     steady: bool
     protocol: dict[str, int | str] = Field(default_factory=dict)
 
 
 class _Training(Section):
-    epochs: list[int] = Field(max_length=1000)
-    figures: dict[str, list[float | None]] = Field(max_length=100)
+    epochs: list[Annotated[int, Field(ge=1, le=10**6)]] = Field(max_length=1000)
+    figures: dict[Name, list[Figure | None]] = Field(max_length=100)
     failed: str | None = Field(None, max_length=1000)
 
     @model_validator(mode="after")
     def _a_figure_an_epoch(self) -> _Training:
-        if self.epochs != sorted(set(self.epochs)) or min(self.epochs, default=1) < 1:
-            raise ValueError("ascending epochs from 1 on")
+        if self.epochs != sorted(set(self.epochs)):
+            raise ValueError("ascending epochs")
         for name, values in self.figures.items():
             if len(values) != len(self.epochs):
                 raise ValueError(f"{len(self.epochs)} values of {name}, one for each of the epochs")
@@ -76,7 +82,7 @@ class _Row(Section):
     macs: int = Count
     memory_access: int = Count
     latency: _Latency | None
-    trainings: dict[int, _Training] = Field(max_length=1000)
+    trainings: dict[Seed, _Training] = Field(max_length=1000)
 
 
 class _File(Section):
@@ -122,7 +128,7 @@ def read_table(path: Path, parse: Callable[[str], DetectorSpec] = parse_detector
             raise StudyError(f"{where}.code", expected, str(error), hint) from None
         if spec in rows:
             raise StudyError(f"{where}.code", "every detector once", row.code)
-        trainings = {seed: Training(t.by_epochs(), t.failed) for seed, t in row.trainings.items()}
+        trainings = {int(seed): Training(t.by_epochs(), t.failed) for seed, t in row.trainings.items()}
         rows[spec] = Row(code=row.code, spec=spec, cost=_cost(row, found.protocol, where), trainings=trainings)
     table = Table(rows=tuple(rows.values()), choices=found.space, provenance=found.provenance)
     if not table.epochs:
@@ -139,9 +145,18 @@ def _read(path: Path) -> Any:
     if len(content) > MAX_BYTES:
         raise StudyError(str(path), f"a table of at most {MAX_BYTES} bytes", "more")
     try:
-        return json.loads(content)
+        return json.loads(content, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise StudyError(str(path), "JSON", str(error), HINT) from error
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; ValueError where a key stands twice, of which json would keep the last."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"key {next(name for name in names if names.count(name) > 1)!r} twice")
+    return found
 
 
 def _shared_protocol(table: Table) -> dict[str, Any]:
@@ -173,9 +188,11 @@ def _cost(row: _Row, shared: Mapping[str, Any], where: str) -> CostMetrics:
     if row.latency is not None:
         given = row.latency
         try:
-            protocol = LatencyProtocol(**{**shared, **given.protocol})
-        except TypeError as error:
-            raise StudyError(f"{where}.latency.protocol", "how it was measured", str(error)) from None
+            protocol = _PROTOCOL.validate_python({**shared, **given.protocol})
+        except ValidationError as problem:
+            wrong = problem.errors()[0]
+            found = f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg']}"
+            raise StudyError(f"{where}.latency.protocol", "how it was measured", found, HINT) from None
         latency = Latency(median_ms=given.median_ms, iqr_ms=given.iqr_ms, steady=given.steady, protocol=protocol)
     return CostMetrics(params=row.params, macs=row.macs, memory_access=row.memory_access, latency=latency)
 

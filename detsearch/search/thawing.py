@@ -111,8 +111,9 @@ class Thawing:
     def _end(self, history: Sequence[Trial], running: Sequence[Trial], paused: Sequence[Trial]) -> Proposal | None:
         """To train in full, if that is to be done yet: the dearest or the cheapest of the first members."""
         out = (TrialState.PRUNED, TrialState.FAILED)
-        known = sorted((*history, *running), key=lambda trial: trial.number)[: self.surrogate.initial]
-        known = [trial for trial in known if trial.cost is not None and trial.state not in out]
+        ordered = sorted((*history, *running), key=lambda trial: trial.number)
+        known = [trial for trial in ordered if trial.cost is not None and trial.state not in out]
+        known = known[: self.surrogate.initial]
         if not known or known[0].cost is None:
             return None
         costs = [objective for objective in self.surrogate.objectives if objective.name in known[0].cost.values()]

@@ -94,6 +94,14 @@ def test_several_workers_finish_in_the_order_of_their_trainings() -> None:
     assert 3 < duration[1] / duration[0] < 5
 
 
+def test_what_runs_beside_it_is_paid_for_too() -> None:
+    """Four at once: when the first training ends, all four have begun."""
+    found = replay(search(halving=None, leq=None), OBJECTIVES, trials=4, workers=4)
+    assert [spent for spent, _ in found.steps()] == [4 * 12] * 4
+    alone = replay(search(halving=None, leq=None), OBJECTIVES, trials=4, workers=1)
+    assert [spent for spent, _ in alone.steps()] == [12, 24, 36, 48]
+
+
 def test_failures_are_replayed_as_such() -> None:
     def evaluate(spec: DetectorSpec, fidelity: Fidelity, seed: int, context: TrialContext) -> Metrics:
         if toy.depths(spec)[0] == 1:

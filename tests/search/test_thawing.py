@@ -86,6 +86,29 @@ def test_the_dearest_and_the_cheapest_of_the_first_are_trained_in_full() -> None
     assert found.continues == 2, "whatever became of the other"
 
 
+def test_first_members_that_were_left_out_are_no_ends() -> None:
+    """As those are that a limit leaves out before they are trained."""
+    out = [trial(n, toy(5, n), TrialState.PRUNED) for n in range(4)]
+    first = [begun(4, toy(2, 0)), begun(5, toy(4, 3)), begun(6, toy(0, 1)), begun(7, toy(1, 1))]
+    found = thawing().propose([*out, *first], [], proposal_rng(0, 8))
+    assert found is not None
+    assert (found.continues, found.fidelity) == (5, Fidelity(FULL))
+
+
+def test_the_last_epochs_are_for_what_can_be_trained_in_full() -> None:
+    """Nothing new begins when no more than a part of a full training is left, but what is paused goes on."""
+    for epochs in range(100, 112):
+        done = played(thawing(), epochs=epochs)
+        assert done.ending is Ending.EPOCHS
+        spent = 0
+        for one in done.trials:
+            before = 0 if one.continues is None else done.trials[one.continues].fidelity.epochs
+            if one.continues is None:
+                assert epochs - spent >= FULL
+            spent += one.fidelity.epochs - before
+        assert spent <= epochs
+
+
 def test_rungs_are_climbed_one_by_one_and_no_training_goes_on_twice() -> None:
     done = played(thawing(rungs=(1, 3, FULL)), epochs=180)
     seen: set[int] = set()
