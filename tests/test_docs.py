@@ -39,3 +39,17 @@ def test_the_changelog_and_readme_name_every_command() -> None:
     assert [command for command in COMMANDS if f"`{command}`" not in changes] == []
     readme = (ROOT / "README.md").read_text()
     assert "`schema` prints JSON anyway" in readme
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_on_recipes_names_their_schema(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*command.split(), "--help"]) == OK
+    text = " ".join(re.sub("[^ -~]", " ", capsys.readouterr().out).split())
+    kinds = re.findall("detsearch schema ([a-z]+) prints", text)
+    assert len(kinds) == (" --recipe -r " in text)
+    assert [run(["schema", kind]) for kind in kinds] == [OK] * len(kinds)
+
+
+def test_commands_quote_what_some_shells_would_read() -> None:
+    files = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "recipes").glob("*.yaml")]
+    assert [found for file in files for found in re.findall(r"--set [\w.]+=[\[{].*", file.read_text())] == []

@@ -17,7 +17,7 @@ def register(app: typer.Typer) -> None:
 
 
 def compare(
-    recipe: options.Recipe = None,
+    recipe: options.CompareRecipe = None,
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder of the comparison; an existing one is gone on with.")
     ] = Path("runs/compare"),

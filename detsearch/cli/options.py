@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from detsearch.errors import RecipeError
+
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout, and nothing else there.")]
-Recipe = Annotated[
-    Path | None, typer.Option("--recipe", "-r", help="Recipe (YAML). `detsearch schema` prints what may stand in it.")
-]
+
+
+def _recipe(kind: str) -> Any:
+    text = f"Recipe (YAML). `detsearch schema {kind}` prints what may stand in it."
+    return typer.Option("--recipe", "-r", help=text)
+
+
+TrainRecipe = Annotated[Path | None, _recipe("train")]
+PretrainRecipe = Annotated[Path | None, _recipe("pretrain")]
+SearchRecipe = Annotated[Path | None, _recipe("search")]
+HeadRecipe = Annotated[Path | None, _recipe("head")]
+CompareRecipe = Annotated[Path | None, _recipe("compare")]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", "-s", metavar="FIELD=VALUE", help="Set a field of the recipe, as training.epochs=5."),
@@ -36,3 +47,15 @@ Detector = Annotated[
         "as resnet18/fpn/retinanet@512x512 (quote it), or a file that holds one."
     ),
 ]
+
+
+def trial_of(study: Path | None, trial: int | None, named: str | None, what: str) -> tuple[Path, int] | None:
+    """The trial that ``--study`` and ``--trial`` name, if they do; RecipeError for one of the two alone, and where the
+    command line has `named` another `what`."""
+    if (study is None) != (trial is None):
+        raise RecipeError("--study", "--study and --trial together", "one of them")
+    if study is None or trial is None:
+        return None
+    if named is not None:
+        raise RecipeError("--study", f"no {what} beside it", named)
+    return study, trial

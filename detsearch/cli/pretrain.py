@@ -10,7 +10,6 @@ import typer
 from detsearch.arch.spec import Norm
 from detsearch.cli import options
 from detsearch.cli.output import log, print_json, quantity, resumable, say, stderr
-from detsearch.errors import RecipeError
 
 
 def register(app: typer.Typer) -> None:
@@ -25,7 +24,7 @@ def pretrain(
             "backbone is meant; from recipe or --study if not given."
         ),
     ] = None,
-    recipe: options.Recipe = None,
+    recipe: options.PretrainRecipe = None,
     study: Annotated[Path | None, typer.Option(help="Take the backbone of a trial of this study.")] = None,
     trial: Annotated[int | None, typer.Option(min=0, help="Number of the trial, with --study.")] = None,
     data: Annotated[
@@ -55,12 +54,8 @@ def pretrain(
     from detsearch.runs.search import code_of_trial
     from detsearch.training.progress import progress_on
 
-    if (study is None) != (trial is None):
-        raise RecipeError("--study", "--study and --trial together", "one of them")
-    if study is not None and trial is not None:
-        if backbone is not None:
-            raise RecipeError("--study", "no backbone beside it", backbone)
-        backbone = code_of_trial(study, trial)
+    if (found_in := options.trial_of(study, trial, backbone, "backbone")) is not None:
+        backbone = code_of_trial(*found_in)
     values = {
         "backbone": backbone,
         "data.root": data,

@@ -29,7 +29,7 @@ def register(app: typer.Typer) -> None:
 
 
 def structure(
-    recipe: options.Recipe = None,
+    recipe: options.SearchRecipe = None,
     data: options.Data = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the study; an existing one is resumed.")] = Path(
         "runs/search"
@@ -46,7 +46,7 @@ def structure(
 ) -> None:
     """Search which modules at which input size give the front of accuracy against latency (SM-NAS, stage one).
 
-    The space is the recipe's section `space`, or `--set space.backbone=[...]`: lists of choices for backbone, neck,
+    The space is the recipe's section `space`, or `--set 'space.backbone=[...]'`: lists of choices for backbone, neck,
     proposals, head, norm and input. A choice is a module's text, as `fpn(levels=3-4-5)`, or stands for the product of
     its lists: `{fpn: {levels: [3-4-5, 2-3-4-5], width: [64, 128]}}`. `detsearch modules` lists modules and fields.
     In place of these lists, `space.detectors` may list whole detectors, as recipes/preliminary.yaml does with the
@@ -61,12 +61,7 @@ def structure(
         SearchRecipe,
         recipe,
         settings or (),
-        {
-            "data.file": data,
-            "budget.trials": trials,
-            "budget.hours": hours,
-            **_how(workers, executor, address, device, seed),
-        },
+        {**_budget(trials, hours), **_how(data, workers, executor, address, device, seed)},
     )
     run_search(chosen, out, json=json)
 
@@ -81,7 +76,7 @@ def modules(
     trial: Annotated[
         list[int] | None, typer.Option("--trial", min=0, help="Number of a trial to take instead; may be repeated.")
     ] = None,
-    recipe: options.Recipe = None,
+    recipe: options.SearchRecipe = None,
     data: options.Data = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the study; an existing one is resumed.")] = Path(
         "runs/modules"
@@ -100,7 +95,7 @@ def modules(
 
     The structures are spread along the front of a study of `search structure`, or named by `--trial`; data and training
     are the study's where the recipe does not say otherwise (recipes/modules.yaml has the paper's training), but nothing
-    is frozen, and `--set space.modules.base=[8,12,16]` and the like say what may vary. Each structure is trained as it
+    is frozen, and `--set 'space.modules.base=[8,12]'` and the like say what may vary. Each structure is trained as it
     is first; all searches share one budget and one pool of workers, and the report shows how far each structure was
     lifted. Without `--from`, the recipe names the structures itself.
 
@@ -110,12 +105,7 @@ def modules(
     from detsearch.runs.modules import modular_recipe
     from detsearch.runs.recipe import load_recipe
 
-    values = {
-        "data.file": data,
-        "budget.trials": trials,
-        "budget.hours": hours,
-        **_how(workers, executor, address, device, seed),
-    }
+    values = {**_budget(trials, hours), **_how(data, workers, executor, address, device, seed)}
     if study is None:
         if count is not None or trial:
             raise RecipeError("--count and --trial", "--from beside them", "none")
@@ -139,8 +129,12 @@ def modules(
 
 def stages(
     recipe: Annotated[
-        Path, typer.Option("--recipe", "-r", help="Recipe (YAML) with both stages: `detsearch schema all`.")
+        Path,
+        typer.Option(
+            "--recipe", "-r", help="Recipe (YAML) of both stages. `detsearch schema all` prints what may stand in it."
+        ),
     ],
+    data: options.Data = None,
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder of both studies; an existing one is resumed.")
     ] = Path("runs/all"),
@@ -167,8 +161,8 @@ def stages(
     from detsearch.runs.settings import StagesRecipe
     from detsearch.runs.stages import check_second_stage, first_stage, second_stage
 
-    chosen = load_recipe(StagesRecipe, recipe, settings or (), {"budget.trials": trials, "budget.hours": hours})
-    how = _how(workers, executor, address, device, seed)
+    chosen = load_recipe(StagesRecipe, recipe, settings or (), _budget(trials, hours))
+    how = _how(data, workers, executor, address, device, seed)
     one, two = out / STRUCTURE_FOLDER, out / MODULES_FOLDER
     expect_stages(out)
     found: dict[str, Any] = {}
@@ -197,7 +191,7 @@ def head(
         str | None,
         typer.Option(help="Preset or code with an fcos or retinanet head, or with a mask branch. Sets detector."),
     ] = None,
-    recipe: options.Recipe = None,
+    recipe: options.HeadRecipe = None,
     data: options.Data = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the search; an existing one is resumed.")] = Path(
         "runs/head"
@@ -286,11 +280,22 @@ def _bad_end(finished: Finished, out: Path) -> StudyError | typer.Exit | None:
     return None if finished.trained else StudyError(str(out), "a trained candidate", "none", finished.reason)
 
 
+def _budget(trials: int | None, hours: float | None) -> dict[str, Any]:
+    """What the options say of what may be spent."""
+    return {"budget.trials": trials, "budget.hours": hours}
+
+
 def _how(
-    workers: int | None, executor: str | None, address: str | None, device: str | None, seed: int | None
+    data: str | None,
+    workers: int | None,
+    executor: str | None,
+    address: str | None,
+    device: str | None,
+    seed: int | None,
 ) -> dict[str, Any]:
-    """What the options that all searches have say of a recipe."""
+    """What the options that all searches of a space have say of how each stage is run."""
     return {
+        "data.file": data,
         "execution.workers": workers,
         "execution.executor": executor,
         "execution.address": address,

@@ -11,7 +11,6 @@ from detsearch.arch.spec import Norm
 from detsearch.cli import options
 from detsearch.cli.output import print_json, resumable, say, stderr
 from detsearch.cli.tables import accuracy_lines
-from detsearch.errors import RecipeError
 
 
 def register(app: typer.Typer) -> None:
@@ -23,7 +22,7 @@ def train(
         str | None,
         typer.Argument(help="Preset, code (quote it), or a file that holds one; from recipe or --study if not given."),
     ] = None,
-    recipe: options.Recipe = None,
+    recipe: options.TrainRecipe = None,
     study: Annotated[
         Path | None,
         typer.Option(help="Train a trial of this study, as its recipe says, but for the sections of a --recipe."),
@@ -63,12 +62,8 @@ def train(
         "devices": devices,
         "seed": seed,
     }
-    if (study is None) != (trial is None):
-        raise RecipeError("--study", "--study and --trial together", "one of them")
-    if study is not None and trial is not None:
-        if detector is not None:
-            raise RecipeError("--study", "no detector beside it", detector)
-        chosen = recipe_of_trial(study, trial, settings or (), values, recipe)
+    if (found_in := options.trial_of(study, trial, detector, "detector")) is not None:
+        chosen = recipe_of_trial(*found_in, settings or (), values, recipe)
     else:
         chosen = load_recipe(TrainRecipe, recipe, settings or (), values)
     if input is not None:

@@ -159,7 +159,7 @@ def test_options_say_how_both_stages_run(
 
     monkeypatch.setattr(search, "search_structure", begin)
     given = ["--workers", "2", "--executor", "ray", "--address", "10.0.0.1:6379", "--device", "cpu", "--seed", "3"]
-    given += ["--trials", "9"]
+    given += ["--trials", "9", "--data", "synthetic-easy"]
     out = tmp_path / "out"
     assert run(["search", "all", "--recipe", str(path), "--out", str(out), *given]) == MENDABLE
     inside = [part for name, value in INSIDE.items() for part in ("--set", f"space.modules.{name}={value}")]
@@ -171,7 +171,7 @@ def test_options_say_how_both_stages_run(
     for recipe in begun:
         assert (recipe.execution.workers, recipe.execution.executor) == (2, "ray")
         assert recipe.execution.address == "10.0.0.1:6379"
-        assert (recipe.device, recipe.seed) == ("cpu", 3)
+        assert (recipe.device, recipe.seed, recipe.data.file) == ("cpu", 3, "synthetic-easy")
     assert begun[1].budget.trials == 9
 
 
