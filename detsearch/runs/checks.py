@@ -15,7 +15,7 @@ from detsearch.data.dataset import Dataset, require_same_classes
 from detsearch.errors import DataError, RecipeError
 from detsearch.nn.backbones.weights import IMAGENET, load_pretrained, read_state
 from detsearch.nn.freezing import first_stages
-from detsearch.runs.data import load_split
+from detsearch.runs.data import load_split, open_datafile
 from detsearch.runs.settings import Run
 from detsearch.search.objective import OF_MASKS, Objective
 from detsearch.training.checkpoint import expect_network, is_checkpoint, read_checkpoint
@@ -24,8 +24,14 @@ from detsearch.training.checkpoint import expect_network, is_checkpoint, read_ch
 def load_splits(run: Run, *, masks: bool) -> dict[str, Dataset]:
     """The splits that a recipe names: same classes, and an object in each, with its mask if `masks` are wanted;
     DataError otherwise."""
-    names = [run.data.train, run.data.val, *([] if run.data.test is None else [run.data.test])]
-    splits = {name: load_split(run.data.file, name, masks) for name in names}
+    fields = {"data.train": run.data.train, "data.val": run.data.val, "data.test": run.data.test}
+    names = {field: name for field, name in fields.items() if name is not None}
+    known = open_datafile(run.data.file).splits
+    for field, name in names.items():
+        if absent := [part for part in name.split("+") if part not in known]:
+            hint = "name one of them" + (", or none: --set data.test=null" if field == "data.test" else "")
+            raise DataError(field, f"a split of {run.data.file} ({', '.join(known)})", repr(absent[0]), hint)
+    splits = {name: load_split(run.data.file, name, masks) for name in names.values()}
     for name, dataset in splits.items():
         require_same_classes(splits[run.data.train], dataset)
         if all(record.crowd.all() for record in dataset.records):
