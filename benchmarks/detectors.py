@@ -18,7 +18,6 @@ import copy
 import json
 import platform
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,7 +27,7 @@ from typing import Any, Final
 import torch
 import torchvision
 from peers import NETWORKS, Peer, peer
-from provenance import provenance
+from provenance import begun
 from torch import Tensor, nn
 
 from detsearch.arch.code import parse_network
@@ -273,12 +272,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, help="of the CPU")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/detectors.json"))
     options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
     record: dict[str, Any] = {
-        "command": " ".join(["python", *sys.argv]),
-        **provenance(options.device),
-        "threads": torch.get_num_threads(),
+        **begun(options),
         "size": str(options.size),
         "batch": options.batch,
         "precision": options.precision,
@@ -291,7 +286,6 @@ def main() -> None:
     }
     print(f"{record['device']}, {options.size}, training batch {options.batch}, {options.precision}, "
           f"{record['threads']} threads, torch {torch.__version__}, torchvision {torchvision.__version__}")  # fmt: skip
-    options.out.parent.mkdir(parents=True, exist_ok=True)
     for name in options.detectors:
         record["rows"] += compare(name, options)
         options.out.write_text(json.dumps(record, indent=1) + "\n")  # a run that is cut off keeps what it has

@@ -20,14 +20,13 @@ import json
 import math
 import platform
 import statistics
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 from detectors import CLASSES, Clock, Step, batch, race
-from provenance import provenance
+from provenance import begun
 from torch import Tensor, nn
 
 from detsearch.arch.cells import SETS
@@ -215,12 +214,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, help="of the CPU")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/supernet.json"))
     options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
     record: dict[str, Any] = {
-        "command": " ".join(["python", *sys.argv]),
-        **provenance(options.device),
-        "threads": torch.get_num_threads(),
+        **begun(options),
         "network": format_network(with_tower(parse_network(options.network))),
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         **{
@@ -232,7 +227,6 @@ def main() -> None:
     }
     print(f"{record['device']}, {record['network']}, {options.size}, batch {options.batch}, c' {options.width}, "
           f"{options.precision}, {record['threads']} threads, torch {torch.__version__}")  # fmt: skip
-    options.out.parent.mkdir(parents=True, exist_ok=True)
     clock = Clock(options.device, options.precision)
     for compare in (compare_modules, compare_steps):
         rows, ratios = compare(options, clock)
