@@ -6,13 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-import torch
 from torch import Tensor
 
-from detsearch.arch.cells import INPUTS, CellSpec, Edge, edges_of
+from detsearch.arch.cells import CellSpec, Edge, edges_of
 from detsearch.errors import TrainingError
-from detsearch.nn.cells.cell import Cell, CellGroup
-from detsearch.supernet.cells import Architecture, SuperGroup
+from detsearch.supernet.cells import Architecture
 
 KEPT = 2
 """Edges of a node that are kept."""
@@ -86,19 +84,3 @@ class Choice:
 def settled(history: Sequence[Choice]) -> bool:
     """Whether the last two choices are the same cells: the rule by which a search stops."""
     return len(history) > 1 and history[-1].cells == history[-2].cells
-
-
-@torch.no_grad()
-def copy_weights(group: SuperGroup, cell: CellSpec, target: CellGroup) -> None:
-    """Give `target`, a group of `cell` with as many cells and the same widths and norms, the weights that `group` has
-    for it."""
-    for source, own in zip(group.cells, target.cells, strict=True):
-        assert isinstance(own, Cell)
-        edges = dict(zip(edges_of(source.nodes), source.edges(), strict=True))  # type: ignore[operator, arg-type]
-        for node, (chosen, built) in enumerate(zip(cell.nodes, own.nodes, strict=True), INPUTS):
-            for edge, place in zip(chosen, built, strict=True):  # type: ignore[call-overload]
-                found = edges[node, edge.source]
-                place.down.load_state_dict(found.down.state_dict())
-                place.operation.load_state_dict(found.transformations.path(edge.operation).state_dict())
-                place.up.load_state_dict(found.up.state_dict())
-        own.out.load_state_dict(source.out.state_dict())  # type: ignore[union-attr]

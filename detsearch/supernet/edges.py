@@ -142,8 +142,3 @@ def own_function(width: int) -> nn.Module:
     assert conv.bias is not None
     nn.init.zeros_(conv.bias)
     return nn.Sequential(conv, nn.ReLU(inplace=True))
-
-
-def representations(edge: nn.Module) -> int:
-    """How many maps an edge computes by a convolution, its norm and a ReLU: what sharing saves."""
-    return sum(isinstance(module, (nn.GroupNorm, nn.BatchNorm2d)) for module in edge.modules())

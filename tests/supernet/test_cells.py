@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from detsearch.arch.cells import PUBLISHED_BOXES, PUBLISHED_CLASSES, SETS, CellSpec, Edge, edges_of
+from detsearch.arch.cells import INPUTS, PUBLISHED_BOXES, PUBLISHED_CLASSES, SETS, CellSpec, Edge, edges_of
 from detsearch.nn.cells.cell import CellGroup, CellTower, CellTowers
 from detsearch.supernet.cells import SPREAD, Architecture
-from detsearch.supernet.derive import copy_weights, derive
+from detsearch.supernet.derive import derive
 from detsearch.supernet.detector import SupernetSettings
 from tests.supernet.small import CHANNELS, NORMS, WIDTH, group, maps, one_hot, stirred
 
@@ -21,7 +21,15 @@ FULL = SETS["full"]
 def derived(made, cell) -> CellGroup:
     """A group of derived cells with the weights of a supernet's."""
     plain = stirred(CellGroup(NORMS, cell, CHANNELS, WIDTH, len(made.cells)), seed=9)
-    copy_weights(made, cell, plain)
+    for source, own in zip(made.cells, plain.cells, strict=True):
+        edges = dict(zip(edges_of(source.nodes), source.edges(), strict=True))
+        for node, (chosen, built) in enumerate(zip(cell.nodes, own.nodes, strict=True), INPUTS):
+            for edge, place in zip(chosen, built, strict=True):
+                found = edges[node, edge.source]
+                place.down.load_state_dict(found.down.state_dict())
+                place.operation.load_state_dict(found.transformations.path(edge.operation).state_dict())
+                place.up.load_state_dict(found.up.state_dict())
+        own.out.load_state_dict(source.out.state_dict())
     return plain
 
 

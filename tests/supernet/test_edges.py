@@ -8,7 +8,7 @@ from torch import nn
 
 from detsearch.arch.cells import OPERATIONS, SETS
 from detsearch.nn.cells.cell import Edge
-from detsearch.supernet.edges import SharedEdge, UnsharedEdge, mixed, representations
+from detsearch.supernet.edges import SharedEdge, UnsharedEdge, mixed
 from tests.supernet.small import CHANNELS, NORMS, OTHERS, WIDTH, maps, stirred
 
 FULL = SETS["full"]
@@ -36,6 +36,11 @@ def derived(edge, token, norms=NORMS) -> Edge:
     plain.operation.load_state_dict(edge.transformations.path(token).state_dict())
     plain.up.load_state_dict(edge.up.state_dict())
     return plain
+
+
+def representations(edge) -> int:
+    """Maps that an edge computes by a convolution, its norm and a ReLU: what sharing saves."""
+    return sum(isinstance(module, (nn.GroupNorm, nn.BatchNorm2d)) for module in edge.modules())
 
 
 def counted(edge) -> int:
