@@ -83,7 +83,7 @@ class CellSearchSettings(StepSettings):
         try:
             return None if text is None else str(InputSize.parse(text))
         except SpecError as error:
-            raise ValueError(str(error)) from None
+            raise ValueError(error.expected) from None
 
     def deciding(self) -> dict[str, Plain]:
         """The settings that say which search this is: all but cadences, loader processes and the learning rates."""

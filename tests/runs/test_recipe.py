@@ -25,7 +25,7 @@ from detsearch.runs.settings import (
     TrainRecipe,
 )
 from detsearch.search.objective import OF_MASKS
-from detsearch.yamlfile import read_yaml
+from detsearch.yamlfile import Section, read_yaml
 from tests.runs.made import write_study
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
@@ -154,16 +154,20 @@ def test_what_a_section_finds_does_not_repeat_the_section() -> None:
 
 
 @pytest.mark.parametrize(
-    ("setting", "message"),
+    ("kind", "setting", "message"),
     [
-        ("objectives=[ap,ap]", "objectives: expected every name once, got ['ap', 'ap']"),
-        ("objectives=[foo]", "objectives: expected foo:max or foo:min, got ['foo']"),
-        ("limits=[foo]", "limits: expected NAME<=NUMBER, such as latency_ms<=30, got ['foo']"),
+        (SearchRecipe, "objectives=[ap,ap]", "objectives: expected every name once, got ['ap', 'ap']"),
+        (SearchRecipe, "objectives=[foo]", "objectives: expected foo:max or foo:min, got ['foo']"),
+        (SearchRecipe, "limits=[foo]", "limits: expected NAME<=NUMBER, such as latency_ms<=30, got ['foo']"),
+        (HeadSearchRecipe, "cells.input=64x", "cells.input: expected WxH in pixels such as 512x512, got '64x'"),
+        (CompareRecipe, "input=64x", "input: expected WxH in pixels such as 512x512, got '64x'"),
     ],
 )
-def test_a_field_is_named_once(setting: str, message: str) -> None:
+def test_a_field_is_named_once(kind: type[Section], setting: str, message: str) -> None:
+    needed = ["base={}", "arms={a: {}}"] if kind is CompareRecipe else ["data.file=d"]
+    needed += ["detector=x"] if kind is HeadSearchRecipe else []
     with pytest.raises(RecipeError) as caught:
-        load_recipe(SearchRecipe, None, ["data.file=d", setting])
+        load_recipe(kind, None, [*needed, setting])
     assert str(caught.value) == f"--set: {message}"
 
 
