@@ -69,7 +69,8 @@ FAD_NOTES = """\
 - **c' = 128 and 256**: the paper's total of the whole detector implies 13.2 M parameters for the module. From the
   published cell we get what stands here, and see no reading of the text under which it would be more.
 - **Mask R-CNN**: the paper does not say how many regions its MACs are counted with; ours are 1,000 proposals and 100
-  masks. The published mask cell exists as a drawing only; ours is our own."""
+  masks. The published mask cell exists as a drawing only; ours is our own. Its detector has 5.10 GMACs fewer than
+  Mask R-CNN: 2.01 % as counted here, 1.98 % in the presets, whose backbone costs more."""
 
 
 @dataclass(frozen=True)

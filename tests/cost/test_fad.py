@@ -44,6 +44,9 @@ def test_mask_rcnn_with_cells_costs_what_it_did() -> None:
     plain, celled = (count_cost(build(spec.network, 80), spec.input) for spec in specs)
     assert celled.params / 1e6 == pytest.approx(44.4, rel=0.015)
     assert celled.macs == pytest.approx(plain.macs, rel=0.02)
+    # Narrowly, as docs/reproduction.md says.
+    assert plain.macs - celled.macs == pytest.approx(5.10e9, rel=0.001)
+    assert 1 - celled.macs / plain.macs == pytest.approx(0.0198, abs=5e-5)
 
 
 def test_counting_runs_no_convolution_and_leaves_cells_as_they_were() -> None:
