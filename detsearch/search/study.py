@@ -171,8 +171,9 @@ class _Loop:
         trial = next(waiting, None)
         begun = [t for t in known if counts(t) or t.number in busy]
         full = self.trials is not None and sum(t.continues is None for t in begun) >= self.trials
-        # What begins now could not be trained in full: the epochs that are left are for what has begun.
-        last = not self._affordable(self.search.fidelity, None, begun, known)
+        # What begins now could not be trained in full: the epochs that are left are for what has begun. Not with
+        # halving, where it may yet be what another has to be compared with.
+        last = self.search.halving is None and not self._affordable(self.search.fidelity, None, begun, known)
         if trial is not None and trial.continues is None and full:
             return Ending.TRIALS
         if trial is None:
