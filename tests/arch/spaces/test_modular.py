@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -19,8 +20,10 @@ from detsearch.arch.spaces.base import Space
 from detsearch.arch.spaces.modular import MODULES, ModularSpace
 from detsearch.arch.spaces.section import read_space, representatives
 from detsearch.arch.spec import DetectorSpec
+from detsearch.build import build
 from detsearch.errors import RecipeError
 from tests.contracts.space_contract import SpaceContract
+from tests.nn.scenes import random_images, random_targets
 
 SLIM = "basicblock_16_1-2-2-2/fpn(levels=3-4-5,width=16)/retinanet(depth=1)@64x64"
 TINY: dict[str, Any] = {
@@ -63,6 +66,15 @@ class TestWithoutNeck(TestModularSpace):
         return ModularSpace.from_section(
             {**TINY, "structure": "mbblock_16_1-2-2-2/rpn/2fc(width=16)@64x64", "width": [], "base": [16]}
         )
+
+
+class TestCells(TestModularSpace):
+    """Around a head of cells."""
+
+    @pytest.fixture
+    def space(self) -> Space:
+        head = "fcos(tower=cells(boxes=sep1(0)+std1(1)|sep2(2),width=8-16))"
+        return space_of(structure=f"basicblock_16_1-2-2-2/fpn(levels=3-4-5,width=16)/{head}@64x64", depth=4)
 
 
 @cache
@@ -164,6 +176,27 @@ def test_members_are_the_structure_with_other_sizes() -> None:
         fitting = parse_detector(f"{code}/fpn(levels=2-3-4-5-6,width=64)/ga_rpn/cascade@512x512")
         assert spec == fitting
         assert code.block == "Xbottleneck"
+
+
+def test_inside_a_detector_with_searched_cells() -> None:
+    """Backbone and neck vary, and the head stays as it is; what comes out can be built and trained."""
+    found = resolve("fad_fcos_r18_fpn@128x128")
+    space = ModularSpace.from_section(
+        {"structure": format_detector(found), "base": [8, 12], "width": [16, 24], "depth": 8, "spread": [0.001, 1]}
+    )
+    rng = np.random.default_rng(0)
+    spec, seen = space.sample(rng), set()
+    for _ in range(30):
+        assert space.contains(spec)
+        assert spec.network.head == found.network.head
+        assert parse_detector(format_detector(spec)) == spec
+        seen.add(spec)
+        spec = space.mutate(spec, rng)
+    assert {getattr(one.network.neck, "width", None) for one in seen} == {16, 24}
+    detector, size = build(spec.network, 3), (128, 128)
+    losses = detector.losses(random_images([size], size), random_targets([2], [size], 3))
+    torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in detector.parameters())
 
 
 FAMILIES = {
