@@ -20,10 +20,10 @@ def study(tmp_path: Path) -> Path:
     return write_study(tmp_path / "study", load_recipe(SearchRecipe, None, ["data.file=d"]), [(TINY, 0.1, 5.0)])
 
 
-@pytest.mark.parametrize("setting", ["training.epochs=5", "device=cpu", "latencies.runs=5"])
-def test_settings_that_change_nothing_are_refused(study: Path, tmp_path: Path, setting: str) -> None:
-    with pytest.raises(RecipeError, match=r"--set: expected latency\.FIELD=VALUE"):
-        measure_again(study, tmp_path / "latencies.json", settings=["latency.runs=3", setting])
+def test_settings_that_change_nothing_are_refused(study: Path, tmp_path: Path) -> None:
+    for setting in ("training.epochs=5", "device=cpu", "latencies.runs=5"):
+        with pytest.raises(RecipeError, match=r"--set: expected latency\.FIELD=VALUE"):
+            measure_again(study, tmp_path / "latencies.json", settings=["latency.runs=3", setting])
     assert not (tmp_path / "latencies.json").exists()
 
 

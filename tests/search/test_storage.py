@@ -21,29 +21,27 @@ def _read(path: Path) -> dict[str, object]:
         return identity
 
 
-@pytest.mark.parametrize(
-    ("code", "message"),
-    [
-        (sqlite3.SQLITE_IOERR | 18 << 8, "disk I/O error"),  # of a full disk that has no room for the shared index
-        (sqlite3.SQLITE_FULL, "database or disk is full"),
-        (sqlite3.SQLITE_CANTOPEN, "unable to open database file"),
-        (sqlite3.SQLITE_BUSY, "database is locked"),
-    ],
-)
-def test_what_the_machine_refuses_is_not_said_of_the_study(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, message: str
-) -> None:
+REFUSALS = {
+    "disk I/O error": sqlite3.SQLITE_IOERR | 18 << 8,  # of a full disk that has no room for the shared index
+    "database or disk is full": sqlite3.SQLITE_FULL,
+    "unable to open database file": sqlite3.SQLITE_CANTOPEN,
+    "database is locked": sqlite3.SQLITE_BUSY,
+}
+
+
+def test_what_the_machine_refuses_is_not_said_of_the_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     create(tmp_path / DATABASE, {"a": 1}, OBJECTIVES)
 
-    def refused(*_: object, **__: object) -> None:
+    def refuse(message: str) -> None:
         error = sqlite3.OperationalError(message)
-        error.sqlite_errorcode = code
+        error.sqlite_errorcode = REFUSALS[message]
         raise RuntimeError("a layer around it") from error
 
-    with monkeypatch.context() as patch:
-        patch.setattr(storage, "_storage", refused)
-        with pytest.raises(ResourceError, match=f"{message}; free space or permit it"):
-            _read(tmp_path / DATABASE)
+    for message in REFUSALS:
+        with monkeypatch.context() as patch:
+            patch.setattr(storage, "_storage", lambda *_, message=message, **__: refuse(message))
+            with pytest.raises(ResourceError, match=f"{message}; free space or permit it"):
+                _read(tmp_path / DATABASE)
     assert _read(tmp_path / DATABASE) == {"a": 1}
 
 
