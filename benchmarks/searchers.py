@@ -5,8 +5,10 @@
 Minutes per table on two cores. For every searcher and seed a whole study is replayed with the loop that real studies
 have, and its answer at every moment (the front that it would report) is worth the hypervolume of the *true* values
 (means over the recorded seeds) of those detectors, as a share of the true front's. Only what was trained in full
-counts. The reference point is the worst of each objective in the table. Searches that inherit weights cannot be
-replayed and are refused: `benchmarks/inheritance.py` trains.
+counts. The reference point is the worst of each objective in the table. A training that is seen is one of those whose
+mean is the truth: with two seeds half of what a search sees is in what it is judged by, with one all of it, and then
+the noise of a training does it no harm. Searches that inherit weights cannot be replayed and are refused:
+`benchmarks/inheritance.py` trains.
 
 Written for each table: NAME.md (what the table says of itself, the searchers, what each part brings), NAME.json (all
 curves) and NAME.svg (medians with their 95 % confidence bands).
@@ -20,6 +22,7 @@ import math
 import multiprocessing
 import os
 import platform
+import shlex
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -35,6 +38,7 @@ from detsearch.arch.partial_order import leq
 from detsearch.arch.presets import resolve
 from detsearch.arch.spaces.base import Space
 from detsearch.arch.spaces.section import read_space
+from detsearch.errors import StudyError
 from detsearch.search.anytime import Curve, anytime
 from detsearch.search.correlation import rank_correlation
 from detsearch.search.evolution import Evolution
@@ -140,7 +144,8 @@ def tpe(world: World) -> Strategy:
 
 
 EARLY = (1 / 3,)
-PAPER, DEFAULT = "evolution", "surrogate, pruning, halving"
+PAPER, DEFAULT = "evolution", "surrogate, pruning"
+PLOTTED = ("surrogate", "surrogate, halving", "thawing")
 SEARCHERS = [
     Searcher("random", "random search", drawn, baseline=True),
     Searcher("nsga2", "NSGA-II (optuna)", nsga2, baseline=True),
@@ -153,7 +158,7 @@ SEARCHERS = [
     Searcher("surrogate, pruning", "and the partial order prunes", surrogate, prune=True),
     Searcher("surrogate, pruning 0.01", "the same with slack 0.01 AP", surrogate, prune=True, slack=0.01),
     Searcher("surrogate, halving", "and early comparison", surrogate, rungs=EARLY),
-    Searcher(DEFAULT, "all of these", surrogate, rungs=EARLY, prune=True),
+    Searcher("surrogate, pruning, halving", "all of these", surrogate, rungs=EARLY, prune=True),
     Searcher("surrogate, halving 1/6", "compared earlier", surrogate, rungs=(1 / 6,)),
     Searcher("surrogate, halving 1/6 1/2", "compared twice", surrogate, rungs=(1 / 6, 1 / 2)),
     Searcher("surrogate, halving, eta 2", "half go on instead of a third", surrogate, rungs=EARLY, eta=2),
@@ -208,7 +213,9 @@ def job(task: tuple[tuple[Any, ...], str, int, int | None]) -> tuple[str, Curve,
     return name, curve, time.perf_counter() - begin
 
 
+UNPRUNED = "all, random order"
 EXHAUSTIVE = [
+    Searcher(UNPRUNED, "", drawn),
     Searcher("all, random order, pruning", "", drawn, prune=True),
     Searcher("all, random order, pruning 0.01", "", drawn, prune=True, slack=0.01),
 ]
@@ -225,7 +232,10 @@ class Result:
         return np.array([curve.at(epochs) for curve in self.curves])
 
     def until(self, share: float) -> float:
-        return float(np.median([curve.until(share) for curve in self.curves]))
+        return float(np.median(self.all_until(share)))
+
+    def all_until(self, share: float) -> np.ndarray:
+        return np.array([curve.until(share) for curve in self.curves])
 
 
 def band(values: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -284,21 +294,34 @@ def results_section(world: World, results: dict[str, Result], epochs: int) -> li
     lines = [
         f"Share of the true front's hypervolume in percent, median over {len(next(iter(results.values())).curves)} "
         f"seeds, after as many epochs as so many full trainings take ({full} each); and epochs until a share is "
-        f"reached for the first time. Reference point: {_list(f'{o.name} {abs(r):.4g}' for o, r in edge)}.",
+        "reached for the first time, median and its 95 % confidence (bootstrap over the seeds). Reference point: "
+        f"{_list(f'{o.name} {abs(r):.4g}' for o, r in edge)}.",
         "",
         "| searcher | " + " | ".join(map(str, budgets)) + " | " + " | ".join(f"to {percent(s)}" for s in SHARES)
         + " | s a search |",
         "|:--|" + "--:|" * (len(budgets) + len(SHARES) + 1),
     ]  # fmt: skip
     for name, result in results.items():
-        shares = np.median(result.shares([budget * full for budget in budgets]), axis=0)
-        until = [result.until(share) for share in SHARES]
-        reached = [f"{value:.0f}" if math.isfinite(value) else f"> {epochs}" for value in until]
-        lines.append(
-            f"| {name} | " + " | ".join([*map(percent, shares), *reached]) + f" | {np.median(result.seconds):.2f} |"
-        )
+        found = result.shares([budget * full for budget in budgets])
+        low, high = band(found, np.random.default_rng(0))
+        shares = [
+            f"{percent(m)} ({percent(lo)} to {percent(hi)})"
+            for m, lo, hi in zip(np.median(found, axis=0), low, high, strict=True)
+        ]
+        reached = [epochs_until(result.all_until(share), epochs) for share in SHARES]
+        lines.append(f"| {name} | " + " | ".join([*shares, *reached]) + f" | {np.median(result.seconds):.2f} |")
     lines += ["", "Searchers: " + "; ".join(f"*{s.name}*: {s.about}" for s in SEARCHERS if s.name in results) + "."]
     return lines
+
+
+def epochs_until(found: np.ndarray, epochs: int) -> str:
+    """Median of the epochs that searches took, with its confidence; those that never got there took more than all."""
+    order = np.sort(np.where(np.isfinite(found), found, np.inf))
+    drawn = np.random.default_rng(0).integers(len(order), size=(1000, len(order)))
+    medians = np.sort(np.median(order[drawn], axis=1))
+    middle, low, high = float(np.median(order)), medians[24], medians[974]
+    shown = [f"{value:.0f}" if math.isfinite(value) else f"> {epochs}" for value in (middle, low, high)]
+    return f"{shown[0]} ({shown[1]} to {shown[2]})"
 
 
 def verdicts(results: dict[str, Result], epochs: int, full: int) -> list[str]:
@@ -306,24 +329,45 @@ def verdicts(results: dict[str, Result], epochs: int, full: int) -> list[str]:
     if DEFAULT not in results:
         return []
     mine = results[DEFAULT]
-    lines = []
+    lines = [f"The default is *{DEFAULT}*.", ""]
     grid = list(range(20 * full, epochs + 1, full))
     for searcher in SEARCHERS:
         if searcher.baseline and searcher.name in results:
             gap = np.median(mine.shares(grid), axis=0) - np.median(results[searcher.name].shares(grid), axis=0)
             behind = [g // full for g, d in zip(grid, gap, strict=True) if d < 0]
             lines.append(
-                f"- against *{searcher.name}*, at {len(grid)} budgets from 20 full trainings on: "
+                f"- against *{searcher.name}*, medians at {len(grid)} budgets from 20 full trainings on: "
                 + (f"behind at {len(behind)} ({behind[0]} to {behind[-1]} trainings), by {percent(-gap.min())} at most"
                    if behind else "nowhere behind")
             )  # fmt: skip
     if PAPER in results:
-        ratios = [(share, mine.until(share), results[PAPER].until(share)) for share in SHARES]
-        lines += [
-            f"- {percent(share)} % in {a:.0f} epochs against {b:.0f} of *{PAPER}*: {a / b:.2f} of them"
-            for share, a, b in ratios
-            if math.isfinite(a) and math.isfinite(b)
-        ]
+        for share in SHARES:
+            own, other = mine.until(share), results[PAPER].until(share)
+            told = [f"{value:.0f}" if math.isfinite(value) else f"more than {epochs}" for value in (own, other)]
+            ratio = f": {own / other:.2f} of them" if math.isfinite(own) and math.isfinite(other) else ""
+            if math.isfinite(own) and not math.isfinite(other):
+                ratio = f": less than {own / epochs:.2f} of them"
+            lines.append(f"- {percent(share)} % in {told[0]} epochs against {told[1]} of *{PAPER}*{ratio}")
+    return lines
+
+
+def lost_by_pruning(found: dict[str, Result], full: int, size: int) -> list[str]:
+    """What pruning costs where everything else is tried: each search beside the one with the same seed, and so the same
+    order and the same trainings, that prunes nothing."""
+    whole = np.array([curve.share[-1] for curve in found[UNPRUNED].curves])
+    lines = [
+        f"- without pruning: {percent(float(np.median(whole)))} % of the hypervolume in the median, for {full * size} "
+        "epochs: less than all, because a front is chosen by single trainings"
+    ]
+    for searcher in EXHAUSTIVE[1:]:
+        ends = np.array([(curve.share[-1], curve.epochs[-1]) for curve in found[searcher.name].curves])
+        losses = whole - ends[:, 0]
+        low, high = band(losses[:, None], np.random.default_rng(0))
+        lines.append(
+            f"- {searcher.name}: it costs {percent(float(np.median(losses)))} % of the hypervolume in the median "
+            f"({percent(float(low[0]))} to {percent(float(high[0]))}), {percent(float(losses.max()))} at most, and "
+            f"saves {percent(1 - float(np.median(ends[:, 1])) / (full * size))} % of the epochs"
+        )
     return lines
 
 
@@ -334,7 +378,7 @@ def plot(results: dict[str, Result], epochs: int, full: int, path: Path, title: 
     matplotlib.rcParams["svg.hashsalt"] = "detsearch"
     from matplotlib import pyplot
 
-    shown = [s.name for s in SEARCHERS if s.name in results and (s.baseline or s.name in (DEFAULT, "surrogate"))]
+    shown = [s.name for s in SEARCHERS if s.name in results and (s.baseline or s.name in (DEFAULT, *PLOTTED))]
     figure, axes = pyplot.subplots(figsize=(8, 5))
     grid = np.arange(full, epochs + 1, full)
     rng = np.random.default_rng(0)
@@ -372,12 +416,17 @@ def main() -> None:
         names = [n for n in names if n != "given, surrogate"]
     options.out.mkdir(parents=True, exist_ok=True)
     for path in options.tables:
-        compare(path, names, options)
+        try:
+            compare(path, names, options)
+        except StudyError as error:
+            parser.error(str(error))
 
 
 def compare(path: Path, names: list[str], options: argparse.Namespace) -> None:
     where = (str(path), tuple(options.objectives.split(",")), tuple(options.start))
     world = world_of(*where)
+    if len(world.table.epochs) == 1:
+        raise StudyError(str(path), "figures after several epochs", "those of full trainings alone")
     full = world.table.full.epochs
     epochs = options.epochs or 60 * full
     tasks = [(where, name, seed, epochs) for seed in range(options.seeds) for name in names]
@@ -389,15 +438,11 @@ def compare(path: Path, names: list[str], options: argparse.Namespace) -> None:
             found[name].seconds.append(seconds)
     results = {name: found[name] for name in names}
     name = path.name.split(".")[0]
-    lost = []
-    for searcher in EXHAUSTIVE:
-        ends = np.array([(curve.share[-1], curve.epochs[-1]) for curve in found[searcher.name].curves])
-        lost.append(
-            f"- {searcher.name}: in the end {percent(float(np.median(ends[:, 0])))} % of the hypervolume in the "
-            f"median, {percent(ends[:, 0].min())} at the least, for {np.median(ends[:, 1]):.0f} of "
-            f"{full * world.space.size()} epochs"
-        )
-    command = f"python benchmarks/searchers.py {path} --seeds {options.seeds} --epochs {epochs}"
+    lost = lost_by_pruning(found, full, world.space.size())
+    named = {"--only": options.only, "--start": options.start}
+    given = [part for name, values in named.items() if values for part in (name, *values)]
+    counts = ["--seeds", str(options.seeds), "--epochs", str(epochs), "--objectives", options.objectives]
+    command = shlex.join(["python", "benchmarks/searchers.py", str(path), *counts, *given])
     made = provenance()
     when = f"{made['date'][:10]}, {made['device']}."
     text = [f"# Searchers on {name}", "", f"    {command}", "", when, "", *table_section(world), "", "## Searchers", "",

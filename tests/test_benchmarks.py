@@ -36,7 +36,7 @@ def table(tmp_path: Path) -> Path:
 def test_searchers_are_compared(table: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     out = tmp_path / "out"
-    only = ["evolution", "random", "surrogate", "surrogate, pruning, halving"]
+    only = ["evolution", "random", "surrogate", "surrogate, pruning", "surrogate, pruning, halving"]
     command = [
         sys.executable,
         "benchmarks/searchers.py",
@@ -62,8 +62,10 @@ def test_searchers_are_compared(table: Path, tmp_path: Path) -> None:
     for name in only:
         assert f"| {name} |" in text
     assert "The partial order compares" in text
-    assert "- against *random*, at 3 budgets" in text
-    assert "all, random order, pruning" in text
+    assert "- against *random*, medians at 3 budgets" in text
+    assert "all, random order, pruning: it costs" in text
+    assert "% in " in text.split("The default is")[1], "beside the paper's, also where a share was not reached"
+    assert "--objectives ap:max,latency_ms:min --only evolution random" in text
     assert (out / "small.svg").read_text().startswith("<?xml")
     curves = json.loads((out / "small.json").read_text())["curves"]
     assert {len(found) for found in curves.values()} == {2}
