@@ -9,7 +9,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from detsearch.arch.cells import OPERATIONS, SETS
 from detsearch.nn.cells.operations import build_operation
+from detsearch.supernet.bilevel import Bilevel, alpha_optimiser
 from detsearch.supernet.cells import Architecture
+from detsearch.supernet.derive import Choice
 from detsearch.supernet.expected_cost import ExpectedCost, latencies, macs, shares
 from tests.supernet.small import NORMS
 
@@ -118,3 +120,47 @@ def test_shares_of_the_dearest_cells() -> None:
         for alpha in architecture.parameters():
             alpha[:] = torch.tensor([1e4, 0, 0])
     assert ExpectedCost(found, 0.25)(architecture).item() == pytest.approx(0.25), "the dearest cells cost the weight"
+
+
+class Merits(nn.Module):
+    """In place of a detector: the loss falls with the merits of what the edges lean to, on average greater where it
+    costs more."""
+
+    def __init__(self, architecture: Architecture, merits: dict[str, Tensor]) -> None:
+        super().__init__()
+        self.alpha, self.merits = architecture.alpha, merits
+
+    def forward(self) -> dict[str, Tensor]:
+        chosen = [(alpha.softmax(dim=-1) * self.merits[group]).sum() for group, alpha in self.alpha.items()]
+        return {"loss": -torch.stack(chosen).sum()}
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_a_greater_weight_trades_merit_for_cost(seed: int) -> None:
+    """Neither what is derived nor what is expected ever gets dearer, and between the ends there are compromises."""
+    costs = {group: macs(SETS["full"], width) for group, width in (("boxes", 8), ("classes", 16))}
+    random = torch.Generator().manual_seed(seed)
+    merits = {
+        group: (cost / cost.max()).sqrt() + 0.5 * torch.rand((9, len(cost)), generator=random)
+        for group, cost in costs.items()
+    }
+    derived, expected, reached = [], [], []
+    for weight in (0, 1, 3, 10, 30, 100):
+        architecture = Architecture([*costs], SETS["full"], generator=torch.Generator().manual_seed(seed))
+        network = Merits(architecture, merits)
+        alpha = alpha_optimiser(architecture, lr=0.1, weight_decay=0)
+        unused = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1)
+        term = ExpectedCost(shares(costs, architecture), weight)
+        search = Bilevel(network, architecture, unused, alpha, term=term)
+        for _ in range(120):
+            search.architecture_step(())
+        cells = Choice.of(architecture, 0).cells
+        prices = {group: dict(zip(SETS["full"], cost.tolist(), strict=False)) for group, cost in costs.items()}
+        derived.append(sum(prices[g][e.operation] for g, cell in cells.items() for edges in cell.nodes for e in edges))
+        expected.append(sum((share * costs[group]).sum().item() for group, share in architecture.weights().items()))
+        reached.append(-network()["loss"].item())
+    for found in (derived, expected):
+        assert found == sorted(found, reverse=True)
+    assert derived[-1] < derived[0] / 10
+    assert reached[-1] < reached[0] / 2, "which is the price"
+    assert len(set(derived)) > 3
