@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 
-from detsearch.arch.presets import resolve
-from detsearch.runs.recipe import load_recipe, override
-from detsearch.runs.settings import CompareRecipe, TrainRecipe
+from detsearch.runs.compare import runs_of
+from detsearch.runs.comparison import column
+from detsearch.runs.recipe import load_recipe
+from detsearch.runs.settings import CompareRecipe
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "ablation-bccd.yaml"
 
@@ -16,12 +16,13 @@ def test_arms_are_what_they_are_called() -> None:
     recipe = load_recipe(CompareRecipe, RECIPE)
     assert len(recipe.seeds) >= 5
     kinds = set()
-    for name, fields in recipe.arms.items():
-        run = override(TrainRecipe, copy.deepcopy(recipe.base), (), fields)
+    for key, run in runs_of(recipe).items():
+        name, _, _ = key.rpartition("-")
         norm, epochs, batch, lr = name.split("-")
-        assert resolve(run.detector).network.norm == norm
+        assert column(run, "norm") == norm
         assert (run.training.epochs, run.training.batch) == (int(epochs), int(batch))
         assert abs(run.training.scaled_lr - float(lr)) < 1e-9
         assert run.weights == "none"
+        assert run.training.warmup_steps * run.training.batch == 160, "images, in batches of any size"
         kinds.add((norm, int(batch)))
     assert {("bn", 2), ("gn", 2), ("gn_ws", 2)} <= kinds, "norms are compared at batch 2"

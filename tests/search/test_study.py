@@ -432,7 +432,7 @@ from tests.search.test_study import *
 def cost_of_the_last(spec):
     deaths = Path(sys.argv[1]) / "deaths"
     died = len(deaths.read_text()) if deaths.exists() else 0
-    if died < 6:
+    if died < 4:
         deaths.write_text("x" * (died + 1))
         os.kill(os.getpid(), signal.SIGKILL)
     return cost(spec)
@@ -445,7 +445,7 @@ def test_coordinators_that_die_during_a_cost_are_not_counted_against_its_trial(t
     def attempt() -> int:
         return subprocess.run([sys.executable, "-c", DYING, tmp_path], check=False).returncode
 
-    assert [attempt() for _ in range(7)] == [-signal.SIGKILL] * 6 + [0]
+    assert [attempt() for _ in range(5)] == [-signal.SIGKILL] * 4 + [0]
     with ledger(tmp_path) as book:
         assert states(book.trials()) == {"complete": 2}
 
