@@ -12,8 +12,8 @@ representations the other transformations are built, and how good the derived ce
 Three arms: *decoupled*, representations shared and t1 and t2 with functions of their own; *direct*, shared without
 that; *unshared*. Each is searched several times, search number n of all arms on the same halves and batches, and what
 each search derives is trained several times from new weights, on all training images, and scored on the test images.
-A search is `supernet.bilevel`, first order, after a warm-up of the weights alone: else a short one finds nothing but
-identities, because convolutions have learnt nothing yet. Normal cells choose among t1 to t5 and the identity, reduction
+A search is `supernet.bilevel`, first order, after a warm-up of the weights alone, so that a short one does not choose
+among convolutions that have learnt nothing yet. Normal cells choose among t1 to t5 and the identity, reduction
 cells among max pooling, average pooling and the identity (`detsearch.supernet.classification`).
 
 A share is that of the eight kept edges of a normal cell; blind choices would give t1 and t2 a third. *Ahead* is the
