@@ -29,6 +29,10 @@ from detsearch.types import Fidelity
 from tests.search.toy import *
 from tests.search.codec import TOY_CODEC
 
+def tell(event):
+    if event.kind == "progress":
+        print("epoch", flush=True)
+
 def coordinate():
     search = Search(
         strategy=Evolution(space=ToySpace((8, 8)), objectives=OBJECTIVES, initial=6),
@@ -37,7 +41,7 @@ def coordinate():
     with Ledger(Path(sys.argv[1]), {{"space": "toy"}}, OBJECTIVES, codec=TOY_CODEC) as ledger:
         print("open", flush=True)
         with closing(ProcessExecutor(("cpu",) * 3)) as executor:
-            print(run_study(ledger, search, executor, trials={TRIALS}), flush=True)
+            print(run_study(ledger, search, executor, trials={TRIALS}, on_event=tell), flush=True)
 
 for line in sys.stdin:
     pid = os.fork()  # what was imported above need not be imported for each kill
@@ -80,8 +84,8 @@ def test_sigkill_at_random_moments(tmp_path: Path) -> None:
     for kill in range(KILLS):
         pid = launcher.start()
         if kill > 2:  # the first ones hit the creation of the study, the others any moment of the loop
-            launcher.until("open")
-        time.sleep(rng.uniform(0.0, 1.2 if kill > 2 else 0.6))
+            launcher.until("epoch" if kill % 2 else "open")  # half of them for certain while trials run
+        time.sleep(rng.uniform(0.0, 0.6 if kill % 2 or kill < 3 else 1.2))
         os.kill(pid, signal.SIGKILL)
         assert launcher.until("ended") == "ended 9", "it was at work when it was killed"
         if (folder / "ledger.db").exists():
