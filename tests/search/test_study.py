@@ -501,8 +501,8 @@ def test_what_the_machine_lacks_ends_the_study_until_it_is_mended(tmp_path: Path
         with pytest.raises(ResourceError, match="weights: expected a file"):
             run(tmp_path, what, make(), trials=3)
     with ledger(tmp_path) as book:
-        assert set(states(book.trials())) <= {"preempted", "complete"}, "saved, none lost"
-        assert len(book.trials()) == 2
+        assert set(states(book.trials())) <= {"preempted", "complete", "waiting"}, "saved, none lost"
+        assert book.trials()[1].state is TrialState.PREEMPTED
     (tmp_path / "trials" / "weights").touch()
     assert states(run(tmp_path, what, make(), trials=3)[1]) == {"complete": 3}
 
