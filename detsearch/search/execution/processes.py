@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
@@ -103,10 +103,8 @@ class ProcessExecutor:
         deadline = float("inf") if self._time_limit is None else time.monotonic() + self._time_limit
         child = _Child(number, process, pipe, device, deadline)
         self._children[number] = child
-        try:
+        with suppress(OSError):  # it died already; what it sent, or its exit status, will say how
             pipe.send_bytes(task)
-        except OSError:
-            child.open = False  # it died already; its exit status will say how
 
     def poll(self, deliver: Callable[[Event], None], timeout: float) -> None:
         if not self._children:
@@ -147,10 +145,8 @@ class ProcessExecutor:
                 child.deadline = 0.0
             elif self._stopping and not child.asked:
                 child.asked = True
-                try:
+                with suppress(OSError):  # it has just ended; what it sent before is still to be received
                     child.pipe.send_bytes(b"stop")
-                except OSError:
-                    child.open = False
 
     def _receive(self, child: _Child, deliver: Callable[[Event], None]) -> None:
         try:

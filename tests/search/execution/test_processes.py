@@ -52,6 +52,13 @@ def write_output(context: TrialContext) -> tuple[str, int]:
     return os.environ["OMP_NUM_THREADS"], os.getpid()
 
 
+def tell_pid(context: TrialContext) -> str:
+    draft = context.folder / "draft"
+    draft.write_text(str(os.getpid()))
+    draft.replace(context.folder / "pid")
+    return "result"
+
+
 class Unreadable:
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         return int, ("not a number",)
@@ -121,6 +128,15 @@ class TestProcessExecutor(ExecutorContract):
     def test_termination_from_outside_is_an_interruption(self, executor: Executor, tmp_path: Path) -> None:
         executor.submit(0, tmp_path, signalled, (signal.SIGTERM,))
         assert collect(executor, ended(1)) == [Interrupted(0)]
+
+    def test_a_result_sent_just_before_the_request_to_stop_is_received(
+        self, executor: Executor, tmp_path: Path
+    ) -> None:
+        executor.submit(0, tmp_path, tell_pid, ())
+        wait_for((tmp_path / "pid").exists)
+        wait_for(lambda: gone(int((tmp_path / "pid").read_text())))
+        executor.stop()
+        assert collect(executor, ended(1)) == [Done(0, "result")]
 
     def test_output_goes_to_the_log_and_threads_are_set(self, executor: Executor, tmp_path: Path) -> None:
         executor.submit(0, tmp_path, write_output, ())
