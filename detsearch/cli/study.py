@@ -105,13 +105,17 @@ def latency(
     folder: Folder,
     out: Annotated[Path, typer.Option("--out", "-o", help="The file (JSON); an existing one is gone on with.")],
     device: options.Device = None,
+    rounds: Annotated[
+        int, typer.Option(min=1, max=1000, help="How often all are measured; the lowest steady median of each counts.")
+    ] = 1,
     settings: options.Set = None,
     json: options.Json = False,
 ) -> None:
     """Measure the latency of every detector of a study again, one after the other, on this or another device.
 
     Run it when nothing else runs. Repeat the command to go on after an interruption, and to measure once more what was
-    not steady. `--set latency.seconds=2` measures longer.
+    not steady. `--set latency.seconds=2` measures longer; `--rounds 5` helps where the machine's pace changes within
+    minutes, as that of virtual ones does.
     """
     from detsearch.runs.latencies import measure_again
     from detsearch.types import Latency
@@ -119,7 +123,7 @@ def latency(
     def tell(number: int, count: int, code: str, found: Latency) -> None:
         log(f"{number}/{count} {code}: {found.median_ms:.2f} ms{'' if found.steady else ', not steady'}")
 
-    found = measure_again(folder, out, device=device, settings=settings or (), on_measured=tell)
+    found = measure_again(folder, out, device=device, settings=settings or (), rounds=rounds, on_measured=tell)
     if json:
         print_json({"latencies": str(out), "detectors": len(found.by_code), "unsteady": found.unsteady})
         return

@@ -32,10 +32,12 @@ MAX_BYTES: Final = 64 << 20
 
 @dataclass(frozen=True)
 class Latencies:
-    """Latencies by the detectors' codes; `how` says on which device and with which settings they were measured."""
+    """Latencies by the detectors' codes; `how` says on which device and with which settings they were measured, and
+    `rounds` how often each was."""
 
     how: dict[str, Any]
     by_code: dict[str, Latency]
+    rounds: dict[str, int]
 
     @property
     def unsteady(self) -> list[str]:
@@ -47,6 +49,7 @@ class _Entry(Section):
     iqr_ms: float = Field(ge=0)
     steady: bool
     protocol: dict[str, int | str]
+    rounds: int = Field(default=1, ge=1)
 
 
 class _File(Section):
@@ -62,13 +65,16 @@ def measure_again(
     *,
     device: str | None = None,
     settings: Sequence[str] = (),
+    rounds: int = 1,
     on_measured: Callable[[int, int, str, Latency], None] = lambda *_: None,
 ) -> Latencies:
     """Measure every detector that the study in `folder` tried, on its device or another, and keep the results in `out`.
 
     `settings` change the recipe's (``latency.seconds=2``). The order is shuffled, so that a drift of the machine is no
-    effect of structure. `out` is replaced after each measurement; called again, it goes on with what is missing there,
-    then once more with what was not steady. RecipeError for settings of anything but how latency is measured;
+    effect of structure; and all are measured once before any is measured again, in each of so many `rounds`, of which
+    the lowest steady median counts: what else a machine does only adds to a latency. `out` is replaced after each
+    measurement; called again, it goes on with what is missing there, then once more with what was not steady.
+    RecipeError for settings of anything but how latency is measured;
     StudyError where `out` holds measurements of another device or kind.
     """
     for text in settings:
@@ -80,7 +86,7 @@ def measure_again(
     classes = read_data_summary(folder)[recipe.data.train]["classes"]
     place = resolve_device(recipe.device)
     how = {"device": place, "device_name": device_name(place), **_plain(recipe.latency)}
-    known = Latencies(how, {})
+    known = Latencies(how, {}, {})
     if out.exists():
         known = read_latencies(out)
         if known.how != how:
@@ -88,15 +94,17 @@ def measure_again(
             raise StudyError(str(out), f"latencies measured with {json.dumps(how)}", json.dumps(known.how), hint)
     specs = {trial.code: trial.spec for trial in study.trials}
     candidates = TrainedCandidates(recipe, len(classes), place)
-    missing = [code for code in specs if code not in known.by_code]
-    found = dict(known.by_code)
-    todo = _shuffled(missing) + _shuffled([code for code in known.unsteady if code in specs])
+    found, times = dict(known.by_code), {**dict.fromkeys(specs, 0), **known.rounds}
+    todo = [code for turn in range(rounds) for code in _shuffled([c for c in specs if times[c] <= turn], turn)]
+    todo += _shuffled([code for code in known.unsteady if code in specs and code not in todo], rounds)
     for number, code in enumerate(todo, start=1):
-        found[code] = _measured(candidates, specs[code])
-        write_json(out, {"format": FORMAT, "version": 1, "how": how,
-                         "latencies": {name: asdict(latency) for name, latency in found.items()}})  # fmt: skip
-        on_measured(number, len(todo), code, found[code])
-    return Latencies(how, found)
+        latency = _measured(candidates, specs[code])
+        found[code] = min((latency, found.get(code, latency)), key=lambda one: (not one.steady, one.median_ms))
+        times[code] += 1
+        entries = {name: {**asdict(one), "rounds": times[name]} for name, one in found.items()}
+        write_json(out, {"format": FORMAT, "version": 1, "how": how, "latencies": entries})
+        on_measured(number, len(todo), code, latency)
+    return Latencies(how, found, times)
 
 
 def read_latencies(path: Path) -> Latencies:
@@ -114,7 +122,7 @@ def read_latencies(path: Path) -> Latencies:
         raise explain(problem, str(path), StudyError, _File) from None
     except (ValueError, RecursionError, TypeError) as error:
         raise StudyError(str(path), "latencies as JSON", str(error), HINT) from error
-    return Latencies(found.how, entries)
+    return Latencies(found.how, entries, {code: entry.rounds for code, entry in found.latencies.items()})
 
 
 def _latency(entry: _Entry) -> Latency:
@@ -128,8 +136,8 @@ def _measured(candidates: TrainedCandidates, spec: DetectorSpec) -> Latency:
     return latency
 
 
-def _shuffled(codes: Sequence[str]) -> list[str]:
-    order = np.random.default_rng(len(codes)).permutation(len(codes))
+def _shuffled(codes: Sequence[str], turn: int) -> list[str]:
+    order = np.random.default_rng((len(codes), turn)).permutation(len(codes))
     return [codes[index] for index in order]
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from detsearch.errors import RecipeError, StudyError
-from detsearch.runs.latencies import measure_again
+from detsearch.runs import latencies
+from detsearch.runs.latencies import measure_again, read_latencies
 from detsearch.runs.recipe import load_recipe
 from detsearch.runs.search import DATA_SUMMARY
 from detsearch.runs.settings import SearchRecipe
+from detsearch.types import Latency
 from tests.runs.conftest import TINY
-from tests.runs.made import write_study
+from tests.runs.made import latency, write_study
 
 
 @pytest.fixture
@@ -35,3 +38,23 @@ def test_a_study_that_does_not_say_what_its_splits_hold(study: Path, tmp_path: P
     (study / DATA_SUMMARY).write_text("[1]")
     with pytest.raises(StudyError, match=rf"{DATA_SUMMARY}: expected figures by name, .*; delete it"):
         measure_again(study, tmp_path / "latencies.json")
+
+
+def test_of_several_rounds_the_lowest_steady_one_counts(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rounds = iter([(5.0, True), (3.0, True), (1.0, False), (4.0, True), (2.0, False), (2.5, True)])
+    one = latency(1.0)
+
+    def measured(*_: object) -> Latency:
+        median, steady = next(rounds)
+        return replace(one, median_ms=median, steady=steady)
+
+    monkeypatch.setattr(latencies, "_measured", measured)
+    out = tmp_path / "latencies.json"
+    for turns, expected in ((1, 5.0), (3, 3.0), (5, 3.0), (5, 3.0), (6, 2.5)):
+        measure_again(study, out, rounds=turns)
+        (again,) = read_latencies(out).by_code.values()
+        assert (again.median_ms, again.steady) == (expected, True)
+    assert next(rounds, None) is None, "each round once, and none again that was gone on with"
+    assert list(read_latencies(out).rounds.values()) == [6]
