@@ -86,7 +86,7 @@ def predict(seen: Observations, distances: Array, which: Sequence[int], epochs: 
         inverse = np.linalg.inv(among.covariance(theta) + np.eye(len(values)) * np.exp(theta[_NOISE]))
         near = across.covariance(theta)
         alone = 1 + np.exp(theta[_OWN]) + np.exp(theta[_LATE]) + LEVEL
-        left = alone - np.einsum("qn,nm,qm->q", near, inverse, near, optimize=True)
+        left = alone - ((near @ inverse) * near).sum(axis=1)
         amplitude = _amplitude(float(values @ inverse @ values), len(values))
         means[index] = near @ (inverse @ values) * top
         variances[index] = amplitude * np.maximum(left, 1e-9) * top**2
@@ -110,10 +110,12 @@ class _Geometry:
         return cls(distances, gaps, which[:, None] == others, epochs[:, None] == other_epochs)
 
     def covariance(self, theta: Array) -> Array:
-        """(a, b), without noise."""
-        alike = np.exp(-np.tensordot(np.exp(theta[_RATES:]), self.distances, axes=1))
-        late = np.exp(theta[_LATE] - self.gaps * np.exp(-theta[_SLOW]))
-        return np.asarray(alike * (1 + late) + np.exp(theta[_OWN]) * self.same + LEVEL * self.level)
+        """(..., a, b), without noise, for hyperparameters (..., h)."""
+        flat = np.exp(theta[..., _RATES:]) @ self.distances.reshape(len(self.distances), -1)
+        alike = np.exp(-flat).reshape(*theta.shape[:-1], *self.gaps.shape)
+        theta = theta[..., None, None]
+        late = np.exp(theta[..., _LATE, :, :] - self.gaps * np.exp(-theta[..., _SLOW, :, :]))
+        return np.asarray(alike * (1 + late) + np.exp(theta[..., _OWN, :, :]) * self.same + LEVEL * self.level)
 
 
 def _search(seen: Observations, scales: dict[float, float]) -> tuple[Array, Array]:
@@ -128,9 +130,8 @@ def _search(seen: Observations, scales: dict[float, float]) -> tuple[Array, Arra
     count = len(seen.values)
 
     def posterior(thetas: Array) -> Array:
-        stretched = np.stack([_stretched(scales, seen.epochs, theta) for theta in thetas])
-        covariances = np.stack([among.covariance(theta) for theta in thetas])
-        covariances += np.eye(count) * np.exp(thetas[:, _NOISE, None, None])
+        stretched = _stretched(scales, seen.epochs, thetas)
+        covariances = among.covariance(thetas) + np.eye(count) * np.exp(thetas[:, _NOISE, None, None])
         lower = np.linalg.cholesky(covariances)
         white = np.linalg.solve(lower, (seen.values / stretched)[..., None])[..., 0]
         amplitudes = _amplitude((white**2).sum(axis=1), count)
@@ -153,9 +154,9 @@ def _amplitude(squares: Any, count: int) -> Any:
 
 
 def _stretched(scales: dict[float, float], epochs: Array, theta: Array) -> Array:
-    """The scale of each value, given by how many epochs it took."""
+    """(..., n), the scale of each value, given by how many epochs it took, for hyperparameters (..., h)."""
     last = max(scales)
-    return np.asarray([scales[e] for e in epochs] * (epochs / last) ** theta[_SPREAD])
+    return np.asarray([scales[e] for e in epochs] * (epochs / last) ** theta[..., _SPREAD, None])
 
 
 def _scales(seen: Observations) -> dict[float, float]:
