@@ -39,6 +39,7 @@ from detsearch.arch.presets import resolve
 from detsearch.arch.spaces.base import Space
 from detsearch.arch.spaces.section import read_space
 from detsearch.errors import StudyError
+from detsearch.runs.settings import PAUSES
 from detsearch.search.anytime import Curve, anytime
 from detsearch.search.correlation import rank_correlation
 from detsearch.search.evolution import Evolution
@@ -59,7 +60,7 @@ from detsearch.search.trial import Strategy
 
 INITIAL = 8
 SHARES = (0.9, 0.95, 0.99)
-BUDGETS = (5, 10, 15, 20, 30, 40, 60, 80)  # full trainings
+BUDGETS = (5, 10, 15, 20, 25, 30, 40, 60)  # full trainings
 MARGIN = 0.01  # AP by which a violation of the partial order is clear
 
 
@@ -144,8 +145,8 @@ def tpe(world: World) -> Strategy:
 
 
 EARLY = (1 / 3,)
-PAPER, DEFAULT = "evolution", "surrogate, pruning"
-PLOTTED = ("surrogate", "surrogate, halving", "thawing")
+PAPER, DEFAULT = "evolution", "thawing"
+PLOTTED = ("surrogate, pruning", "surrogate, pruning, halving")
 SEARCHERS = [
     Searcher("random", "random search", drawn, baseline=True),
     Searcher("nsga2", "NSGA-II (optuna)", nsga2, baseline=True),
@@ -154,24 +155,26 @@ SEARCHERS = [
     Searcher("evolution, no pruning", "what pruning brings to evolution", evolution),
     Searcher("evolution, halving", "what early comparison brings to evolution", evolution, rungs=EARLY, prune=True),
     Searcher("surrogate", "a model proposes, all are trained in full", surrogate),
-    Searcher("surrogate, 4 first", "four first members in place of eight", brief),
     Searcher("surrogate, pruning", "and the partial order prunes", surrogate, prune=True),
     Searcher("surrogate, pruning 0.01", "the same with slack 0.01 AP", surrogate, prune=True, slack=0.01),
-    Searcher("surrogate, halving", "and early comparison", surrogate, rungs=EARLY),
-    Searcher("surrogate, pruning, halving", "all of these", surrogate, rungs=EARLY, prune=True),
-    Searcher("surrogate, halving 1/6", "compared earlier", surrogate, rungs=(1 / 6,)),
-    Searcher("surrogate, halving 1/6 1/2", "compared twice", surrogate, rungs=(1 / 6, 1 / 2)),
-    Searcher("surrogate, halving, eta 2", "half go on instead of a third", surrogate, rungs=EARLY, eta=2),
-    Searcher("thawing", "the model decides what is trained on", thawing(1 / 3)),
-    Searcher("thawing, pruning", "and the partial order prunes", thawing(1 / 3), prune=True),
-    Searcher("thawing 1/6", "paused earlier", thawing(1 / 6)),
-    Searcher("thawing 1/6 1/2", "paused twice", thawing(1 / 6, 1 / 2)),
-    Searcher("thawing, 4 first", "four first members", thawing(1 / 3, initial=INITIAL // 2)),
-    Searcher("thawing, 4 at once", "four workers", thawing(1 / 3), workers=4),
-    Searcher("given, surrogate", "known good detectors first", given),
+    Searcher("surrogate, 4 first", "four first members in place of eight", brief),
     Searcher("surrogate, 4 at once", "four workers", surrogate, workers=4),
     Searcher("surrogate, 4 at once, unaware", "four workers, blind to what runs", unaware, workers=4),
-]
+    Searcher("given, surrogate", "known good detectors first", given),
+    Searcher("surrogate, pruning, halving", "a third go on from a third of the training", surrogate, rungs=EARLY,
+             prune=True),
+    Searcher("surrogate, pruning, halving 1/6", "from a sixth", surrogate, rungs=(1 / 6,), prune=True),
+    Searcher("surrogate, pruning, halving 1/6 1/2", "from both", surrogate, rungs=(1 / 6, 1 / 2), prune=True),
+    Searcher("surrogate, pruning, halving, eta 2", "half go on", surrogate, rungs=EARLY, eta=2, prune=True),
+    Searcher(DEFAULT, "trainings pause at a third and two thirds, and the model decides which go on", thawing(*PAUSES),
+             prune=True),
+    Searcher("thawing, no pruning", "what pruning brings to it", thawing(*PAUSES)),
+    Searcher("thawing 1/3", "paused once", thawing(1 / 3), prune=True),
+    Searcher("thawing 1/6", "paused early", thawing(1 / 6), prune=True),
+    Searcher("thawing 1/6 1/2", "paused early and late", thawing(1 / 6, 1 / 2), prune=True),
+    Searcher("thawing, 4 first", "four first members", thawing(*PAUSES, initial=INITIAL // 2), prune=True),
+    Searcher("thawing, 4 at once", "four workers", thawing(*PAUSES), prune=True, workers=4),
+]  # fmt: skip
 
 
 def study(world: World, searcher: Searcher, seed: int, epochs: int | None) -> Curve:
@@ -401,7 +404,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tables", type=Path, nargs="+", help="files of `detsearch study table`")
     parser.add_argument("--seeds", type=int, default=30, help="searches of each searcher")
-    parser.add_argument("--epochs", type=int, help="spent by each; default: those of 60 full trainings")
+    parser.add_argument("--epochs", type=int, help="spent by each; default: those of 40 full trainings")
     parser.add_argument("--objectives", default="ap:max,latency_ms:min", help="accuracy first, cost last")
     parser.add_argument("--only", nargs="+", help="searchers by name; default: all")
     parser.add_argument("--start", nargs="*", default=[], help="known good detectors for *given, surrogate*")
@@ -428,7 +431,7 @@ def compare(path: Path, names: list[str], options: argparse.Namespace) -> None:
     if len(world.table.epochs) == 1:
         raise StudyError(str(path), "figures after several epochs", "those of full trainings alone")
     full = world.table.full.epochs
-    epochs = options.epochs or 60 * full
+    epochs = options.epochs or 40 * full
     tasks = [(where, name, seed, epochs) for seed in range(options.seeds) for name in names]
     tasks += [(where, searcher.name, seed, None) for seed in range(options.seeds) for searcher in EXHAUSTIVE]
     found: dict[str, Result] = {name: Result() for name in [*names, *(s.name for s in EXHAUSTIVE)]}

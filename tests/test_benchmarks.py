@@ -18,6 +18,8 @@ import yaml
 
 from detsearch.arch.presets import resolve
 from detsearch.errors import StudyError
+from detsearch.runs.settings import SearchSettings
+from detsearch.runs.strategies import make_strategy
 from detsearch.search.tablefile import write_table
 from detsearch.supernet.cells import Architecture
 from tests.search.generated import CHOICES, generated
@@ -36,7 +38,7 @@ def table(tmp_path: Path) -> Path:
 def test_searchers_are_compared(table: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     out = tmp_path / "out"
-    only = ["evolution", "random", "surrogate", "surrogate, pruning", "surrogate, pruning, halving"]
+    only = ["evolution", "random", "surrogate", "surrogate, pruning, halving", "thawing"]
     command = [
         sys.executable,
         "benchmarks/searchers.py",
@@ -101,6 +103,16 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Load:
         return importlib.import_module(name)
 
     return loaded
+
+
+def test_what_is_called_the_default_is_what_a_recipe_gets(table: Path, load: Load) -> None:
+    searchers = load("searchers")
+    world = searchers.world_of(str(table), ("ap:max", "latency_ms:min"), ())
+    (default,) = [searcher for searcher in searchers.SEARCHERS if searcher.name == searchers.DEFAULT]
+    epochs = world.table.full.epochs
+    recipe = SearchSettings()
+    assert default.strategy(world) == make_strategy(recipe, world.space, world.objectives, epochs=epochs)
+    assert (default.prune, default.slack) == (recipe.prune, recipe.slack)
 
 
 def test_results_are_kept(tmp_path: Path, load: Load) -> None:

@@ -76,8 +76,8 @@ def search_structure(
     splits = load_splits(recipe, masks=masks)
     check_run(recipe, networks, here)
     candidates = TrainedCandidates(recipe, len(splits[recipe.data.train].classes), device, masks)
-    rungs = (*recipe.search.rungs, recipe.training.epochs)
-    ranked = len(rungs) > 1 and recipe.search.promote == "rank"
+    rungs = (*recipe.search.pauses(recipe.training.epochs), recipe.training.epochs)
+    ranked = len(rungs) > 1 and not recipe.search.by_model
     search = Search(
         strategy=make_strategy(recipe.search, space, objectives, epochs=recipe.training.epochs),
         cost=candidates.cost,

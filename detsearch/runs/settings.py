@@ -30,6 +30,9 @@ FIGURES: Final = MAXIMISED | MINIMISED
 TRIALS: Final = 40
 """Candidates that are trained where a recipe does not say how many."""
 
+PAUSES: Final = (1 / 3, 2 / 3)
+"""Shares of a training after which it pauses where a model decides what goes on, and a recipe does not say when."""
+
 COSTS: Final = MINIMISED - {"train_seconds"}
 """Those that are known before training: what limits may be about."""
 
@@ -185,23 +188,25 @@ class SearchSettings(Section):
     """How candidates are proposed and which are left out before training."""
 
     strategy: Literal["evolution", "surrogate", "random", "nsga2", "tpe", "all"] = Field(
-        "evolution",
-        description="evolution (SM-NAS); surrogate: what a model of the figures so far finds most promising; random "
+        "surrogate",
+        description="surrogate: what a model of the figures so far finds most promising; evolution (SM-NAS); random "
         "search; optuna's nsga2 or tpe, to compare with; all: every member of the space once, in order, none pruned.",
     )
     initial: int = Field(
         8, ge=1, description="Random members before the strategy begins, chosen so that every kind of part occurs."
     )
     start: list[str] = Field([], description="Members of the space that are tried first: presets or codes.")
-    rungs: list[Annotated[int, Field(ge=1)]] = Field(
-        [],
-        description="Epochs, fewer than training.epochs, after which candidates are compared and only the better ones "
-        "trained on (successive halving), such as [4]; empty: all are trained in full.",
+    rungs: list[Annotated[int, Field(ge=1)]] | None = Field(
+        None,
+        description="Epochs, fewer than training.epochs, at which trainings pause and only the better ones go on, such "
+        "as [4]; []: all are trained in full; null: one and two thirds of training.epochs with strategy surrogate, "
+        "else [].",
     )
-    promote: Literal["rank", "model"] = Field(
-        "rank",
-        description="Who decides what is trained on from a rung: rank, the best one in `eta` of those that reached it; "
-        "model, with strategy surrogate, what promises most for each further epoch, beside new candidates.",
+    promote: Literal["rank", "model"] | None = Field(
+        None,
+        description="Who decides what goes on from a rung: rank, the best one in `eta` of those that reached it "
+        "(successive halving); model, with strategy surrogate, what promises most for each further epoch, beside new "
+        "candidates; null: the model where there is one.",
     )
     eta: int = Field(
         3, ge=2, le=100, description="Of the candidates that reach a rung, one in so many is trained on by rank."
@@ -222,9 +227,22 @@ class SearchSettings(Section):
 
     @model_validator(mode="after")
     def _promoting(self) -> Self:
-        if self.promote == "model" and (self.strategy != "surrogate" or not self.rungs):
+        if self.promote == "model" and (self.strategy != "surrogate" or self.rungs == []):
             raise ValueError("strategy surrogate and rungs, at which trainings pause, beside promote: model")
         return self
+
+    @property
+    def by_model(self) -> bool:
+        """Does a model decide what is trained on from a rung?"""
+        return self.strategy == "surrogate" and self.promote != "rank"
+
+    def pauses(self, epochs: int) -> tuple[int, ...]:
+        """After how many epochs a training of so many `epochs` pauses, ascending; it may never."""
+        if self.rungs is not None:
+            return tuple(self.rungs)
+        if self.strategy != "surrogate":
+            return ()
+        return tuple(sorted({round(share * epochs) for share in PAUSES} & set(range(1, epochs))))
 
 
 class BudgetSettings(Section):
@@ -324,7 +342,7 @@ class SearchRecipe(Run):
 
     @model_validator(mode="after")
     def _rungs(self) -> Self:
-        rungs = [*self.search.rungs, self.training.epochs]
+        rungs = [*self.search.pauses(self.training.epochs), self.training.epochs]
         if rungs != sorted(set(rungs)):
             wanted = f"search.rungs: ascending epochs below training.epochs ({self.training.epochs})"
             raise ValueError(f"{wanted}, not {self.search.rungs}")

@@ -63,9 +63,8 @@ def _in_one(settings: SearchSettings, space: Space, objectives: tuple[Objective,
             return Evolution(space=space, objectives=objectives, initial=settings.initial)
         case "surrogate":
             model = Surrogate(space=space, objectives=objectives, initial=settings.initial)
-            if settings.promote == "model":
-                return Thawing(surrogate=model, rungs=(*settings.rungs, epochs))
-            return model
+            pauses = settings.pauses(epochs)
+            return Thawing(surrogate=model, rungs=(*pauses, epochs)) if pauses and settings.by_model else model
         case "nsga2" | "tpe" as sampler:
             return OptunaSampler(space=space, objectives=objectives, sampler=sampler, initial=settings.initial)
 

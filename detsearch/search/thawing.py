@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detsearch.arch.spec import DetectorSpec
-from detsearch.search.objective import vector
 from detsearch.search.pareto import hypervolume, matrix, measured, reference_point
 from detsearch.search.surrogate import MODEL, Surrogate
 from detsearch.search.trial import RANDOM, Proposal, Trial, TrialState, promotion
@@ -29,11 +28,8 @@ LEAST: Final = 3e-3
 class Thawing:
     """Candidates begin with the first of the `rungs`, the epochs at which trainings pause, ascending, the full training
     last. Next comes what promises the largest improvement (`Surrogate.gains`) for each epoch that a full training of it
-    still costs: a member that was not tried, or a training that is paused.
-
-    The cheapest and the dearest of the first members are trained in full at once: what early figures are worth must be
-    seen at both ends, since large detectors may learn slowly, and where nothing was trained in full a model believes
-    that all grow alike.
+    still costs: a member that was not tried, or a training that is paused. What early figures are worth the model sees
+    in those that went on.
     """
 
     surrogate: Surrogate
@@ -48,8 +44,6 @@ class Thawing:
         if first is not None:
             return Proposal(spec=first, origin=RANDOM, fidelity=Fidelity(self.rungs[0]))
         paused = self._paused(history, running)
-        if (end := self._end(history, running, paused)) is not None:
-            return end
         new = self.surrogate.candidates(history, running, rng)
         if not paused and not new:
             return None
@@ -73,15 +67,13 @@ class Thawing:
         paused = self._paused(history, running)
         if not paused:
             return None
-        if (end := self._end(history, running, paused)) is not None:
-            return end
         gains = self._gains(paused, [], history, running, rng)
         full = matrix(measured(history, self.surrogate.objectives, Fidelity(self.rungs[-1])), self.surrogate.objectives)
-        if gains is None or not len(full):
+        if gains is None:
             return self._continued(paused[0])
         worth = gains / np.array([self.rungs[-1] - trial.fidelity.epochs for trial in paused])
         best = int(worth.argmax())
-        promised = gains[best] > LEAST * hypervolume(full, reference_point(full).tolist())
+        promised = not len(full) or gains[best] > LEAST * hypervolume(full, reference_point(full).tolist())
         return self._continued(paused[best]) if promised else None
 
     def _gains(
@@ -108,24 +100,6 @@ class Thawing:
             and trial.number not in continued
         ]
 
-    def _end(self, history: Sequence[Trial], running: Sequence[Trial], paused: Sequence[Trial]) -> Proposal | None:
-        """To train in full, if that is to be done yet: the dearest or the cheapest of the first members."""
-        out = (TrialState.PRUNED, TrialState.FAILED)
-        ordered = sorted((*history, *running), key=lambda trial: trial.number)
-        known = [trial for trial in ordered if trial.cost is not None and trial.state not in out]
-        known = known[: self.surrogate.initial]
-        if not known or known[0].cost is None:
-            return None
-        costs = [objective for objective in self.surrogate.objectives if objective.name in known[0].cost.values()]
-        if not costs:
-            return None
-        ordered = sorted(known, key=lambda trial: float(vector(trial.values(), costs[:1])[0]))
-        for trial in (ordered[-1], ordered[0]):
-            if trial in paused:
-                return self._continued(trial, self.rungs[-1])
-        return None
-
-    def _continued(self, trial: Trial, epochs: int | None = None) -> Proposal:
-        """To the next rung, or so many epochs."""
-        above = next(rung for rung in self.rungs if rung > trial.fidelity.epochs) if epochs is None else epochs
-        return promotion(trial, Fidelity(above))
+    def _continued(self, trial: Trial) -> Proposal:
+        """To the next rung."""
+        return promotion(trial, Fidelity(next(rung for rung in self.rungs if rung > trial.fidelity.epochs)))

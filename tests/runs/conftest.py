@@ -58,7 +58,7 @@ def search_file(tmp_path: Path, data_file: Path) -> Path:
             "input": ["64x64", "96x96"],
         },
         "training": {"epochs": 2, "batch": 4, "warmup_steps": 1},
-        "search": {"initial": 2, "prune": False},
+        "search": {"strategy": "evolution", "initial": 2, "prune": False},
         "budget": {"trials": 3},
         "execution": {"workers": 2},
         "latency": {"warmup": 1, "runs": 3, "seconds": 0.01},

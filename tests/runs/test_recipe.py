@@ -64,10 +64,29 @@ def test_rungs_ascend_to_the_full_training(rungs: str) -> None:
     assert load_recipe(SearchRecipe, None, ["data.file=d", "training.epochs=12", "search.rungs=[2, 4]"])
 
 
-@pytest.mark.parametrize("settings", [["search.rungs=[2]"], ["search.strategy=surrogate"]])
-def test_a_model_promotes_where_there_are_one_and_rungs(settings: list[str]) -> None:
+@pytest.mark.parametrize("settings", ["search.rungs=[]", "search.strategy=evolution"])
+def test_a_model_promotes_where_there_are_one_and_rungs(settings: str) -> None:
     with pytest.raises(RecipeError, match="strategy surrogate and rungs"):
-        load_recipe(SearchRecipe, None, ["data.file=d", "training.epochs=12", "search.promote=model", *settings])
+        load_recipe(SearchRecipe, None, ["data.file=d", "training.epochs=12", "search.promote=model", settings])
+
+
+@pytest.mark.parametrize(
+    ("settings", "pauses", "by_model"),
+    [
+        ([], (4, 8), True),
+        (["search.rungs=[4]"], (4,), True),
+        (["search.promote=rank"], (4, 8), False),
+        (["search.rungs=[]"], (), True),
+        (["training.epochs=1"], (), True),
+        (["training.epochs=2"], (1,), True),
+        (["search.strategy=evolution"], (), False),
+        (["search.strategy=evolution", "search.rungs=[4]"], (4,), False),
+    ],
+)
+def test_where_trainings_pause(settings: list[str], pauses: tuple[int, ...], by_model: bool) -> None:
+    recipe = load_recipe(SearchRecipe, None, ["data.file=d", "training.epochs=12", *settings])
+    assert recipe.search.pauses(recipe.training.epochs) == pauses
+    assert recipe.search.by_model is by_model
 
 
 def test_what_was_used_can_be_read_again(tmp_path: Path) -> None:

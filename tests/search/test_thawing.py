@@ -14,7 +14,7 @@ from detsearch.search.replay import Replayed, replay
 from detsearch.search.study import Ending, Search
 from detsearch.search.surrogate import Surrogate
 from detsearch.search.thawing import Thawing
-from detsearch.search.trial import Evaluate, Strategy, Trial, TrialContext, TrialState, continuation, proposal_rng
+from detsearch.search.trial import Evaluate, Strategy, Trial, TrialContext, continuation, proposal_rng
 from detsearch.types import Fidelity, Metrics
 from tests.contracts.strategy_contract import StrategyContract
 from tests.search.toy import OBJECTIVES, ToySpace, accuracy, code, cost, depths, toy, trial
@@ -70,31 +70,6 @@ def begun(number: int, spec: DetectorSpec, **changes: object) -> Trial:
     return trial(number, spec, fidelity=Fidelity(1), metrics=found, **changes)
 
 
-def test_the_dearest_and_the_cheapest_of_the_first_are_trained_in_full() -> None:
-    first = [begun(0, toy(2, 0)), begun(1, toy(4, 3)), begun(2, toy(0, 1)), begun(3, toy(1, 1))]
-    strategy = thawing(rungs=(1, 3, FULL))
-    found = strategy.propose(first, [], proposal_rng(0, 4))
-    assert found is not None
-    assert (found.continues, found.fidelity, found.origin) == (1, Fidelity(FULL), "promotion"), "the dearest, at once"
-    running = [trial(4, toy(4, 3), TrialState.RUNNING, fidelity=Fidelity(FULL), continues=1, origin="promotion")]
-    found = strategy.propose(first, running, proposal_rng(0, 5))
-    assert found is not None
-    assert found.continues == 2, "and the cheapest"
-    failed = [trial(4, toy(4, 3), TrialState.FAILED, fidelity=Fidelity(FULL), continues=1, origin="promotion")]
-    found = strategy.propose([*first, *failed], [], proposal_rng(0, 5))
-    assert found is not None
-    assert found.continues == 2, "whatever became of the other"
-
-
-def test_first_members_that_were_left_out_are_no_ends() -> None:
-    """As those are that a limit leaves out before they are trained."""
-    out = [trial(n, toy(5, n), TrialState.PRUNED) for n in range(4)]
-    first = [begun(4, toy(2, 0)), begun(5, toy(4, 3)), begun(6, toy(0, 1)), begun(7, toy(1, 1))]
-    found = thawing().propose([*out, *first], [], proposal_rng(0, 8))
-    assert found is not None
-    assert (found.continues, found.fidelity) == (5, Fidelity(FULL))
-
-
 def test_the_last_epochs_are_for_what_can_be_trained_in_full() -> None:
     """Nothing new begins when no more than a part of a full training is left, but what is paused goes on."""
     for epochs in (100, 103, 107):
@@ -120,14 +95,13 @@ def test_rungs_are_climbed_one_by_one_and_no_training_goes_on_twice() -> None:
         assert one.spec == before.spec
         assert one.continues not in seen
         seen.add(one.continues)
-        if one.number >= 6:  # behind the two ends
-            assert (before.fidelity.epochs, one.fidelity.epochs) in {(1, 3), (3, FULL)}
+        assert (before.fidelity.epochs, one.fidelity.epochs) in {(1, 3), (3, FULL)}
     assert len(measured(done.trials, OBJECTIVES, Fidelity(FULL))) > 4
 
 
 def test_what_learns_slowly_is_found() -> None:
-    """Ranks after an epoch leave the large ones behind for good; the model has seen one of them grow. Mean hypervolumes
-    over three seeds: 11.9 against 11.0."""
+    """Ranks after an epoch leave the large ones behind for good; the model sees that what is large grows. Mean
+    hypervolumes over three seeds: 12.1 against 11.1."""
     halving = Halving(objectives=OBJECTIVES, rungs=(1, FULL))
     model = Surrogate(space=SPACE, objectives=OBJECTIVES, initial=4)
 
@@ -164,5 +138,8 @@ def test_strategies_around_it_pass_continuations_on(around) -> None:  # type: ig
     wanted = inner.continuation(first, [], proposal_rng(0, 4))
     assert wanted is not None
     assert continuation(around(inner), first, [], proposal_rng(0, 4)) == wanted
-    assert around(inner).propose(first, [], proposal_rng(0, 4)) == wanted, "nothing is inherited by what goes on"
+    proposed = inner.propose(first, [], proposal_rng(0, 4))
+    assert proposed is not None
+    assert proposed.continues is not None
+    assert around(inner).propose(first, [], proposal_rng(0, 4)) == proposed, "nothing is inherited by what goes on"
     assert continuation(RandomSearch(space=SPACE), first, [], proposal_rng(0, 4)) is None
