@@ -172,9 +172,10 @@ def test_a_search_says_whose_weights_it_inherited(tmp_path: Path, search_file: P
 
 def test_off_proposes_as_before(search_file: Path) -> None:
     space = read_space(load_recipe(SearchRecipe, search_file).space)
-    plain = make_strategy(SearchSettings(), space, OBJECTIVES, epochs=2)
+    plain = make_strategy(SearchSettings(strategy="evolution"), space, OBJECTIVES, epochs=2)
     assert plain == Evolution(space=space, objectives=OBJECTIVES, initial=8)
-    assert make_strategy(SearchSettings(inherit=True), space, OBJECTIVES, epochs=2) == Inheriting(strategy=plain)
+    inheriting = SearchSettings(strategy="evolution", inherit=True)
+    assert make_strategy(inheriting, space, OBJECTIVES, epochs=2) == Inheriting(strategy=plain)
 
 
 @pytest.mark.parametrize("strategy", ["random", "nsga2", "tpe", "all"])
