@@ -167,13 +167,13 @@ SEARCHERS = [
     Searcher("surrogate, pruning, halving 1/6 1/2", "from both", surrogate, rungs=(1 / 6, 1 / 2), prune=True),
     Searcher("surrogate, pruning, halving, eta 2", "half go on", surrogate, rungs=EARLY, eta=2, prune=True),
     Searcher(DEFAULT, "trainings pause at a third and two thirds, and the model decides which go on", thawing(*PAUSES),
-             prune=True),
+             prune=True, slack=0.01),
     Searcher("thawing, no pruning", "what pruning brings to it", thawing(*PAUSES)),
-    Searcher("thawing 1/3", "paused once", thawing(1 / 3), prune=True),
-    Searcher("thawing 1/6", "paused early", thawing(1 / 6), prune=True),
-    Searcher("thawing 1/6 1/2", "paused early and late", thawing(1 / 6, 1 / 2), prune=True),
-    Searcher("thawing, 4 first", "four first members", thawing(*PAUSES, initial=INITIAL // 2), prune=True),
-    Searcher("thawing, 4 at once", "four workers", thawing(*PAUSES), prune=True, workers=4),
+    Searcher("thawing 1/3", "paused once", thawing(1 / 3), prune=True, slack=0.01),
+    Searcher("thawing 1/6", "paused early", thawing(1 / 6), prune=True, slack=0.01),
+    Searcher("thawing 1/6 1/2", "paused early and late", thawing(1 / 6, 1 / 2), prune=True, slack=0.01),
+    Searcher("thawing, 4 first", "four first members", thawing(*PAUSES, initial=INITIAL // 2), prune=True, slack=0.01),
+    Searcher("thawing, 4 at once", "four workers", thawing(*PAUSES), prune=True, slack=0.01, workers=4),
 ]  # fmt: skip
 
 

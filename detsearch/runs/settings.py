@@ -212,7 +212,7 @@ class SearchSettings(Section):
         3, ge=2, le=100, description="Of the candidates that reach a rung, one in so many is trained on by rank."
     )
     prune: bool = Field(True, description="Leave out what the partial order shows to be dominated.")
-    slack: float = Field(0.0, ge=0, le=1, description="AP by which pruning must be sure, against noise.")
+    slack: float = Field(0.01, ge=0, le=1, description="AP by which pruning must be sure, against noise.")
     inherit: bool = Field(
         False,
         description="Begin a training with the weights of its parent (evolution) or of the nearest trained candidate "
