@@ -74,8 +74,8 @@ def measure_again(
     effect of structure; and all are measured once before any is measured again, in each of so many `rounds`, of which
     the lowest steady median counts: what else a machine does only adds to a latency. `out` is replaced after each
     measurement; called again, it goes on with what is missing there, then once more with what was not steady.
-    RecipeError for settings of anything but how latency is measured;
-    StudyError where `out` holds measurements of another device or kind.
+    RecipeError for settings of anything but how latency is measured; StudyError where `out` holds measurements of
+    another device or kind.
     """
     for text in settings:
         if text.partition("=")[0].partition(".")[0].strip() != "latency":

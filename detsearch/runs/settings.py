@@ -31,7 +31,7 @@ TRIALS: Final = 40
 """Candidates that are trained where a recipe does not say how many."""
 
 PAUSES: Final = (1 / 3, 2 / 3)
-"""Shares of a training after which it pauses where a model decides what goes on, and a recipe does not say when."""
+"""Shares of a training after which it pauses with strategy surrogate, where a recipe does not say when."""
 
 COSTS: Final = MINIMISED - {"train_seconds"}
 """Those that are known before training: what limits may be about."""
@@ -251,7 +251,7 @@ class BudgetSettings(Section):
     trials: int | None = Field(
         None,
         ge=1,
-        description="Candidates that are trained, failed ones included, pruned ones not; null: 40, or every one under "
+        description="Candidates that are begun, failed ones included, pruned ones not; null: 40, or every one under "
         "the strategy all or with `epochs`.",
     )
     epochs: int | None = Field(None, ge=1, description="Epochs of all trainings together; null: no limit.")
