@@ -7,7 +7,8 @@ have, and its answer at every moment (the front that it would report) is worth t
 (means over the recorded seeds) of those detectors, as a share of the true front's. Only what was trained in full
 counts. The reference point is the worst of each objective in the table. A training that is seen is one of those whose
 mean is the truth: with two seeds half of what a search sees is in what it is judged by, with one all of it, and then
-the noise of a training does it no harm. Searches that inherit weights cannot be replayed and are refused:
+the noise of a training does it no harm. Costs that are measured first take no epochs; what they take is seconds, which
+nothing here counts. Searches that inherit weights cannot be replayed and are refused:
 `benchmarks/inheritance.py` trains.
 
 Written for each table: NAME.md (what the table says of itself, the searchers, what each part brings), NAME.json (all
@@ -39,7 +40,7 @@ from detsearch.arch.presets import resolve
 from detsearch.arch.spaces.base import Space
 from detsearch.arch.spaces.section import read_space
 from detsearch.errors import StudyError
-from detsearch.runs.settings import PAUSES
+from detsearch.runs.settings import PAUSES, SURVEYED, TRIALS
 from detsearch.search.anytime import Curve, anytime
 from detsearch.search.correlation import rank_correlation
 from detsearch.search.evolution import Evolution
@@ -52,6 +53,7 @@ from detsearch.search.random_search import RandomSearch
 from detsearch.search.replay import replay
 from detsearch.search.study import Search
 from detsearch.search.surrogate import Surrogate
+from detsearch.search.survey import Survey
 from detsearch.search.table import Table
 from detsearch.search.tablefacts import fidelity_facts, order_facts, true_front
 from detsearch.search.tablefile import read_table
@@ -120,8 +122,11 @@ def thawing(*shares: float, initial: int = INITIAL) -> Callable[[World], Strateg
     return make
 
 
-def brief(world: World) -> Strategy:
-    return Surrogate(space=world.space, objectives=world.objectives, initial=INITIAL // 2)
+def surveyed(count: int, strategy: Callable[[World], Strategy]) -> Callable[[World], Strategy]:
+    def make(world: World) -> Strategy:
+        return Survey(space=world.space, strategy=strategy(world), count=count)
+
+    return make
 
 
 def unaware(world: World) -> Strategy:
@@ -145,8 +150,9 @@ def tpe(world: World) -> Strategy:
 
 
 EARLY = (1 / 3,)
-PAPER, DEFAULT = "evolution", "thawing"
-PLOTTED = ("surrogate, pruning", "surrogate, pruning, halving")
+COSTED = SURVEYED * TRIALS
+PAPER, DEFAULT = "evolution", "costs first, thawing"
+PLOTTED = ("surrogate, pruning", "thawing")
 SEARCHERS = [
     Searcher("random", "random search", drawn, baseline=True),
     Searcher("nsga2", "NSGA-II (optuna)", nsga2, baseline=True),
@@ -157,23 +163,27 @@ SEARCHERS = [
     Searcher("surrogate", "a model proposes, all are trained in full", surrogate),
     Searcher("surrogate, pruning", "and the partial order prunes", surrogate, prune=True),
     Searcher("surrogate, pruning 0.01", "the same with slack 0.01 AP", surrogate, prune=True, slack=0.01),
-    Searcher("surrogate, 4 first", "four first members in place of eight", brief),
     Searcher("surrogate, 4 at once", "four workers", surrogate, workers=4),
     Searcher("surrogate, 4 at once, unaware", "four workers, blind to what runs", unaware, workers=4),
     Searcher("given, surrogate", "known good detectors first", given),
     Searcher("surrogate, pruning, halving", "a third go on from a third of the training", surrogate, rungs=EARLY,
              prune=True),
-    Searcher("surrogate, pruning, halving 1/6", "from a sixth", surrogate, rungs=(1 / 6,), prune=True),
-    Searcher("surrogate, pruning, halving 1/6 1/2", "from both", surrogate, rungs=(1 / 6, 1 / 2), prune=True),
     Searcher("surrogate, pruning, halving, eta 2", "half go on", surrogate, rungs=EARLY, eta=2, prune=True),
-    Searcher(DEFAULT, "trainings pause at a third and two thirds, and the model decides which go on", thawing(*PAUSES),
+    Searcher("costs first, surrogate", "a survey of costs, then all are trained in full", surveyed(COSTED, surrogate),
              prune=True, slack=0.01),
-    Searcher("thawing, no pruning", "what pruning brings to it", thawing(*PAUSES)),
-    Searcher("thawing 1/3", "paused once", thawing(1 / 3), prune=True, slack=0.01),
-    Searcher("thawing 1/6", "paused early", thawing(1 / 6), prune=True, slack=0.01),
-    Searcher("thawing 1/6 1/2", "paused early and late", thawing(1 / 6, 1 / 2), prune=True, slack=0.01),
-    Searcher("thawing, 4 first", "four first members", thawing(*PAUSES, initial=INITIAL // 2), prune=True, slack=0.01),
-    Searcher("thawing, 4 at once", "four workers", thawing(*PAUSES), prune=True, slack=0.01, workers=4),
+    Searcher("thawing", "trainings pause at a third and two thirds, and the model decides which go on",
+             thawing(*PAUSES), prune=True, slack=0.01),
+    Searcher(DEFAULT, "the same after a survey of costs", surveyed(COSTED, thawing(*PAUSES)), prune=True, slack=0.01),
+    Searcher("costs first, thawing, no pruning", "what pruning brings to it", surveyed(COSTED, thawing(*PAUSES))),
+    Searcher("half of the costs first, thawing", "a smaller survey", surveyed(COSTED // 2, thawing(*PAUSES)),
+             prune=True, slack=0.01),
+    Searcher("costs first, thawing 1/3", "paused once", surveyed(COSTED, thawing(1 / 3)), prune=True, slack=0.01),
+    Searcher("costs first, thawing 1/6 1/2", "paused early and late", surveyed(COSTED, thawing(1 / 6, 1 / 2)),
+             prune=True, slack=0.01),
+    Searcher("costs first, thawing, 4 first", "four first members in place of eight",
+             surveyed(COSTED, thawing(*PAUSES, initial=INITIAL // 2)), prune=True, slack=0.01),
+    Searcher("costs first, thawing, 4 at once", "four workers", surveyed(COSTED, thawing(*PAUSES)), prune=True,
+             slack=0.01, workers=4),
 ]  # fmt: skip
 
 
@@ -404,7 +414,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tables", type=Path, nargs="+", help="files of `detsearch study table`")
     parser.add_argument("--seeds", type=int, default=30, help="searches of each searcher")
-    parser.add_argument("--epochs", type=int, help="spent by each; default: those of 40 full trainings")
+    parser.add_argument("--epochs", type=int, help=f"spent by each; default: those of {TRIALS} full trainings")
     parser.add_argument("--objectives", default="ap:max,latency_ms:min", help="accuracy first, cost last")
     parser.add_argument("--only", nargs="+", help="searchers by name; default: all")
     parser.add_argument("--start", nargs="*", default=[], help="known good detectors for *given, surrogate*")
@@ -431,7 +441,7 @@ def compare(path: Path, names: list[str], options: argparse.Namespace) -> None:
     if len(world.table.epochs) == 1:
         raise StudyError(str(path), "figures after several epochs", "those of full trainings alone")
     full = world.table.full.epochs
-    epochs = options.epochs or 40 * full
+    epochs = options.epochs or TRIALS * full
     tasks = [(where, name, seed, epochs) for seed in range(options.seeds) for name in names]
     tasks += [(where, searcher.name, seed, None) for seed in range(options.seeds) for searcher in EXHAUSTIVE]
     found: dict[str, Result] = {name: Result() for name in [*names, *(s.name for s in EXHAUSTIVE)]}

@@ -220,6 +220,11 @@ def pruned_columns(trials: Sequence[Trial]) -> list[Column]:
     return [NUMBER, REASON, *figure_columns(trials, COSTS), INPUT, ORIGIN, CODE]
 
 
+def costed_columns(trials: Sequence[Trial]) -> list[Column]:
+    """Columns of trials of which only the cost was wanted."""
+    return [NUMBER, *figure_columns(trials, COSTS), INPUT, CODE]
+
+
 def failed_columns(trials: Sequence[Trial]) -> list[Column]:
     """Columns of trials that ended without a result."""
     return [NUMBER, REASON, ATTEMPTS, *figure_columns(trials, COSTS), EPOCHS, ORIGIN, CODE]

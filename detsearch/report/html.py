@@ -33,6 +33,7 @@ from detsearch.report.columns import (
     LIFTED,
     Column,
     SortKey,
+    costed_columns,
     failed_columns,
     figure,
     lift_cells,
@@ -53,6 +54,7 @@ from detsearch.report.view import (
     provenance,
     state_counts,
     unfinished,
+    untrained,
 )
 from detsearch.search.analysis import Analysis
 from detsearch.search.factors import FACTORS
@@ -118,9 +120,10 @@ def html_report(view: StudyView, trials: Sequence[Trial]) -> str:
 
 
 def _tables(view: StudyView, trials: Sequence[Trial]) -> list[_Table]:
-    """Every trial once, by what became of it."""
+    """Every trial once, by what became of it; of those that told a cost alone the ones that were not trained later."""
     complete, pruned = in_state(trials, TrialState.COMPLETE), in_state(trials, TrialState.PRUNED)
     failed, rest = in_state(trials, TrialState.FAILED), unfinished(trials)
+    costed = untrained(trials)
     tables = [
         _table(
             "complete",
@@ -129,6 +132,7 @@ def _tables(view: StudyView, trials: Sequence[Trial]) -> list[_Table]:
             complete,
             result_columns(complete, view.objectives, view.test),
         ),
+        _table("costed", "Costed", "Measured, and never trained.", costed, costed_columns(costed)),
         _table("pruned", "Pruned", "Left out before any training.", pruned, pruned_columns(pruned)),
         _table("failed", "Failed", "Ended without a result.", failed, failed_columns(failed)),
         _table("unfinished", "Not finished", "Waiting, running or interrupted.", rest, unfinished_columns(rest)),

@@ -171,7 +171,8 @@ def scene(view: StudyView, trials: Sequence[Trial]) -> Scene:
     backbones = backbone_names([trial.spec for trial in compared], len(HUES))
     front = front_by_cost(trials, view.objectives)
     on_front = {trial.number for trial in front}
-    others = [t for t in trials if t.state is not TrialState.COMPLETE and math.isfinite(value(t, x))]
+    apart = (TrialState.COMPLETE, TrialState.COSTED)
+    others = [t for t in trials if t.state not in apart and math.isfinite(value(t, x))]
     references = [r for r in view.references if all(math.isfinite(r.values.get(o.name, math.nan)) for o in (x, y))]
     limit = next((limit.upper for limit in view.limits if limit.name == x.name), None)
     positions = [value(t, x) for t in compared] + [r.values[x.name] for r in references]

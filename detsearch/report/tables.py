@@ -15,6 +15,7 @@ from detsearch.report.columns import (
     NUMBER,
     STATE,
     Column,
+    costed_columns,
     failed_columns,
     figure_columns,
     lift_cells,
@@ -34,6 +35,7 @@ from detsearch.report.view import (
     state_counts,
     steadiness,
     unfinished,
+    untrained,
 )
 from detsearch.search.objective import Objective
 from detsearch.search.pareto import front
@@ -88,8 +90,10 @@ def markdown_report(view: StudyView, trials: Sequence[Trial]) -> str:
         parts += ["## What goes with what", analysis]
     complete = in_state(trials, TrialState.COMPLETE)
     pruned, failed = in_state(trials, TrialState.PRUNED), in_state(trials, TrialState.FAILED)
+    costed = untrained(trials)
     for title, group, columns in (
         ("Complete", complete, result_columns(complete, view.objectives, view.test)),
+        ("Costed", costed, costed_columns(costed)),
         ("Pruned", pruned, pruned_columns(pruned)),
         ("Failed", failed, failed_columns(failed)),
         ("Not finished", unfinished(trials), unfinished_columns(unfinished(trials))),
@@ -107,14 +111,18 @@ def markdown_report(view: StudyView, trials: Sequence[Trial]) -> str:
 
 
 def terminal_table(trials: Sequence[Trial], objectives: Sequence[Objective]) -> Table:
-    """All trials for `study show`: state, figures, the code, under it the origin and the reason where there is one. A
-    trial of the front is starred. Text is literal: nothing in it is read as rich markup."""
+    """All trials for `study show`, but those that only told a cost: state, figures, the code, under it the origin and
+    the reason where there is one. A trial of the front is starred. Text is literal: nothing in it is read as rich
+    markup."""
     starred = {trial.number for trial in front(trials, objectives)}
     names = list(dict.fromkeys([*(objective.name for objective in objectives), "latency_ms", "params"]))
-    columns = [NUMBER, STATE, *figure_columns(trials, names)]
+    shown = [trial for trial in trials if trial.state is not TrialState.COSTED]
+    columns = [NUMBER, STATE, *figure_columns(shown, names)]
+    costed = len(trials) - len(shown)
+    left_out = f"; {count(costed, 'trial')} costed alone, listed by --json" if costed else ""
     table = Table(
         box=box.SIMPLE_HEAD,
-        caption=Text(f"* on the front; {steadiness(trials)}"),
+        caption=Text(f"* on the front; {steadiness(shown)}{left_out}"),
         caption_justify="left",
         pad_edge=False,
         collapse_padding=True,
@@ -124,7 +132,7 @@ def terminal_table(trials: Sequence[Trial], objectives: Sequence[Objective]) -> 
         header = Text(column.header.replace(" (", "\n("))  # narrow columns leave room for the code
         table.add_column(header, justify="right" if column.kind == "number" else "left", no_wrap=True)
     table.add_column("Detector", overflow="fold")
-    for trial in trials:
+    for trial in shown:
         what = Text(trial.code)
         what.append("\n" + "; ".join(filter(None, (lineage(trial), trial.reason))), style="not bold dim")
         table.add_row(

@@ -137,6 +137,12 @@ def in_state(trials: Sequence[Trial], *states: TrialState) -> list[Trial]:
     return [trial for trial in trials if trial.state in states]
 
 
+def untrained(trials: Sequence[Trial]) -> list[Trial]:
+    """Those whose detector was costed, and never proposed for training."""
+    proposed = {trial.spec for trial in trials if trial.state is not TrialState.COSTED}
+    return [trial for trial in in_state(trials, TrialState.COSTED) if trial.spec not in proposed]
+
+
 def unfinished(trials: Sequence[Trial]) -> list[Trial]:
     return [trial for trial in trials if not trial.state.final]
 

@@ -79,7 +79,9 @@ def search_structure(
     rungs = (*recipe.search.pauses(recipe.training.epochs), recipe.training.epochs)
     ranked = len(rungs) > 1 and not recipe.search.by_model
     search = Search(
-        strategy=make_strategy(recipe.search, space, objectives, epochs=recipe.training.epochs),
+        strategy=make_strategy(
+            recipe.search, space, objectives, epochs=recipe.training.epochs, trainings=recipe.trainings
+        ),
         cost=candidates.cost,
         evaluate=candidates.evaluate,
         fidelity=Fidelity(recipe.training.epochs),

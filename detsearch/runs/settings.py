@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Set
+from collections.abc import Iterable, Set
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -29,6 +29,9 @@ FIGURES: Final = MAXIMISED | MINIMISED
 
 TRIALS: Final = 40
 """Candidates that are trained where a recipe does not say how many."""
+
+SURVEYED: Final = 2
+"""Members whose cost is measured before the first training, for each training, where a recipe does not say how many."""
 
 PAUSES: Final = (1 / 3, 2 / 3)
 """Shares of a training after which it pauses with strategy surrogate, where a recipe does not say when."""
@@ -195,6 +198,13 @@ class SearchSettings(Section):
     initial: int = Field(
         8, ge=1, description="Random members before the strategy begins, chosen so that every kind of part occurs."
     )
+    survey: int | None = Field(
+        None,
+        ge=0,
+        le=10_000,
+        description="Members whose cost is measured before the first training, so that the model need not guess it; "
+        "null: twice as many as trainings that the budget allows; only with strategy surrogate.",
+    )
     start: list[str] = Field([], description="Members of the space that are tried first: presets or codes.")
     rungs: list[Annotated[int, Field(ge=1)]] | None = Field(
         None,
@@ -230,6 +240,18 @@ class SearchSettings(Section):
         if self.promote == "model" and (self.strategy != "surrogate" or self.rungs == []):
             raise ValueError("strategy surrogate and rungs, at which trainings pause, beside promote: model")
         return self
+
+    @model_validator(mode="after")
+    def _surveying(self) -> Self:
+        if self.survey and self.strategy != "surrogate":
+            raise ValueError(f"strategy surrogate, whose model learns from costs, beside survey, not {self.strategy}")
+        return self
+
+    def surveyed(self, trainings: int, objectives: Iterable[str]) -> int:
+        """Of how many members the cost is measured first, in a search for `objectives` by so many full trainings."""
+        if self.strategy != "surrogate" or not COSTS.intersection(objectives):
+            return 0
+        return SURVEYED * trainings if self.survey is None else self.survey
 
     @property
     def by_model(self) -> bool:
@@ -300,6 +322,15 @@ class SearchRecipe(Run):
     search: SearchSettings = Field(default_factory=SearchSettings, description="How candidates are found.")
     budget: BudgetSettings = Field(default_factory=BudgetSettings, description="When to stop.")
     execution: ExecutionSettings = Field(default_factory=ExecutionSettings, description="Where trials run.")
+
+    @property
+    def trainings(self) -> int:
+        """How many full trainings the budget is worth."""
+        trials, epochs = self.budget.trials, self.budget.epochs
+        if epochs is None:
+            return trials or TRIALS
+        affordable = max(1, epochs // self.training.epochs)
+        return min(trials or affordable, affordable)
 
     @model_validator(mode="before")
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 from detsearch.arch.code import format_detector
@@ -22,6 +23,7 @@ from detsearch.search.objective import Objective
 from detsearch.search.optuna_samplers import OptunaSampler
 from detsearch.search.random_search import RandomSearch
 from detsearch.search.surrogate import Surrogate
+from detsearch.search.survey import Survey
 from detsearch.search.thawing import Thawing
 from detsearch.search.trial import Strategy
 
@@ -30,30 +32,35 @@ LISTING: Final = ("all", "nsga2", "tpe")
 
 
 def make_strategy(
-    settings: SearchSettings, space: Space, objectives: tuple[Objective, ...], *, epochs: int
+    settings: SearchSettings, space: Space, objectives: tuple[Objective, ...], *, epochs: int, trainings: int
 ) -> Strategy:
     """A strategy in `space`: detectors that are given first, then what the settings name. Inside of several structures
     each has one of its own, and their baselines come before all others. With ``inherit`` candidates are told whose
-    weights they begin with. A full training has so many `epochs`. RecipeError for a start that is no member, and for a
-    space too large to be listed where the strategy does that."""
+    weights they begin with. A full training has so many `epochs`, and the budget is worth so many `trainings`, which
+    says how many are costed first; inside of several structures, each its share of these. RecipeError for a start that
+    is no member, and for a space too large to be listed where the strategy does that."""
     if settings.strategy in LISTING:
         expect_listable(space, f"strategy {settings.strategy}")
     given = tuple(_member(space, spec, number) for number, spec in enumerate(read_start(settings)))
+    survey = settings.surveyed(trainings, [objective.name for objective in objectives])
     if isinstance(space, StructuresSpace):
+        share = math.ceil(survey / len(space.parts))
         parts = (
-            Part(space=part, strategy=_in_one(settings, part, objectives, epochs), baseline=baseline)
+            Part(space=part, strategy=_in_one(settings, part, objectives, epochs, share), baseline=baseline)
             for part, baseline in zip(space.parts, space.baselines, strict=True)
         )
         strategy: Strategy = Joint(parts=tuple(parts))
         given = (*space.baselines, *given)
     else:
-        strategy = _in_one(settings, space, objectives, epochs)
+        strategy = _in_one(settings, space, objectives, epochs, survey)
     if given:
         strategy = GivenFirst(detectors=given, strategy=strategy)
     return Inheriting(strategy=strategy) if settings.inherit else strategy
 
 
-def _in_one(settings: SearchSettings, space: Space, objectives: tuple[Objective, ...], epochs: int) -> Strategy:
+def _in_one(
+    settings: SearchSettings, space: Space, objectives: tuple[Objective, ...], epochs: int, survey: int
+) -> Strategy:
     match settings.strategy:
         case "all":
             return Exhaustive(space=space)
@@ -64,7 +71,9 @@ def _in_one(settings: SearchSettings, space: Space, objectives: tuple[Objective,
         case "surrogate":
             model = Surrogate(space=space, objectives=objectives, initial=settings.initial)
             pauses = settings.pauses(epochs)
-            return Thawing(surrogate=model, rungs=(*pauses, epochs)) if pauses and settings.by_model else model
+            thawing = pauses and settings.by_model
+            strategy = Thawing(surrogate=model, rungs=(*pauses, epochs)) if thawing else model
+            return Survey(space=space, strategy=strategy, count=survey) if survey else strategy
         case "nsga2" | "tpe" as sampler:
             return OptunaSampler(space=space, objectives=objectives, sampler=sampler, initial=settings.initial)
 

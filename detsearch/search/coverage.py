@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from detsearch.arch.spaces.base import Graded, Space
 from detsearch.arch.spec import SLOTS, DetectorSpec
-from detsearch.search.trial import GIVEN, RANDOM, Trial, TrialState
+from detsearch.search.trial import GIVEN, RANDOM, SURVEY, Trial, TrialState, taken
 
 TRIES: Final = 3
 """So often a choice that no member has yet comes first: one that always fails, or is always too dear, must not hold up
@@ -26,6 +26,8 @@ DRAWS: Final = 500
 """... or else from so many that are drawn, ..."""
 DRAWS_OF_PART: Final = 12
 """... and in a space with a scale of cost from so many that are drawn from a part of it."""
+
+_LOST: Final = (TrialState.PRUNED, TrialState.FAILED)
 
 
 @dataclass(frozen=True)
@@ -43,15 +45,20 @@ class Opening:
     def next(self, history: Sequence[Trial], running: Sequence[Trial], rng: np.random.Generator) -> DetectorSpec | None:
         """The next of them, drawn; None where there are enough or no others."""
         trials = (*history, *running)
-        lost = (TrialState.PRUNED, TrialState.FAILED)
-        kept = [trial for trial in trials if trial.state not in lost]
+        kept = [trial for trial in trials if trial.state not in _LOST and trial.origin != SURVEY]
         if sum(trial.origin in (RANDOM, GIVEN) for trial in kept) >= self.count:
             return None
         members = {trial.spec for trial in kept}
-        out = {trial.spec for trial in trials} - members
+        return self.beside(members, taken(trials) - members, rng)
+
+    def beside(
+        self, members: Set[DetectorSpec], lost: Set[DetectorSpec], rng: np.random.Generator
+    ) -> DetectorSpec | None:
+        """One that shows what these `members` do not show yet, and is none of what was `lost`; None where there are no
+        others."""
         if isinstance(self.space, Graded):
-            return self._stratified(self.space, members, out, rng)
-        return self._pool(rng).next(members, out, rng)
+            return self._stratified(self.space, members, lost, rng)
+        return self._pool(rng).next(members, lost, rng)
 
     def _stratified(
         self, space: Graded, members: Set[DetectorSpec], lost: Set[DetectorSpec], rng: np.random.Generator

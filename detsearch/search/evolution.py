@@ -16,7 +16,7 @@ from detsearch.search.coverage import Opening
 from detsearch.search.objective import Objective
 from detsearch.search.pareto import crowding_distance, front, matrix
 from detsearch.search.random_search import sample_unseen
-from detsearch.search.trial import RANDOM, Proposal, Trial, TrialState
+from detsearch.search.trial import RANDOM, Proposal, Trial, TrialState, taken
 
 MUTATIONS: Final = 8
 
@@ -40,7 +40,7 @@ class Evolution:
     def propose(self, history: Sequence[Trial], running: Sequence[Trial], rng: np.random.Generator) -> Proposal | None:
         if (first := self._opening.next(history, running, rng)) is not None:
             return Proposal(spec=first, origin=RANDOM)
-        seen = {trial.spec for trial in (*history, *running)}
+        seen = taken((*history, *running))
         for parent in self._parents(history, rng):
             # Cheap draws first: the whole neighbourhood is listed only when they find nothing new.
             drawn = (self.space.mutate(parent.spec, rng) for _ in range(MUTATIONS))

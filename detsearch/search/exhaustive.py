@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from detsearch.arch.spaces.base import Space
-from detsearch.search.trial import Proposal, Trial
+from detsearch.search.trial import Proposal, Trial, taken
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +18,6 @@ class Exhaustive:
     space: Space
 
     def propose(self, history: Sequence[Trial], running: Sequence[Trial], rng: np.random.Generator) -> Proposal | None:  # noqa: ARG002
-        seen = {trial.spec for trial in (*history, *running)}
+        seen = taken((*history, *running))
         spec = next((spec for spec in self.space.all() if spec not in seen), None)
         return None if spec is None else Proposal(spec=spec, origin="listed")

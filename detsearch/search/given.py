@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from detsearch.arch.spec import DetectorSpec
-from detsearch.search.trial import GIVEN, Proposal, Strategy, Trial, continuation
+from detsearch.search.trial import GIVEN, Proposal, Strategy, Trial, continuation, taken
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +19,7 @@ class GivenFirst:
     strategy: Strategy
 
     def propose(self, history: Sequence[Trial], running: Sequence[Trial], rng: np.random.Generator) -> Proposal | None:
-        seen = {trial.spec for trial in (*history, *running)}
+        seen = taken((*history, *running))
         spec = next((spec for spec in self.detectors if spec not in seen), None)
         if spec is not None:
             return Proposal(spec=spec, origin=GIVEN)

@@ -19,6 +19,7 @@ from detsearch.search.features import GROUPS, distances
 from detsearch.search.trial import (
     GIVEN,
     RANDOM,
+    SURVEY,
     Evaluate,
     Proposal,
     Strategy,
@@ -32,8 +33,9 @@ from detsearch.types import Fidelity, Metrics
 INHERITED: Final = "inherited"
 """Where the `Heritage` of a trial stands in the provenance of its metrics."""
 INPUT: Final = GROUPS.index("input")
-FRESH: Final = (RANDOM, GIVEN)
-"""Origins of candidates that begin from scratch: first members, baselines and starts, against which others are seen."""
+FRESH: Final = (RANDOM, GIVEN, SURVEY)
+"""Origins of candidates that begin from scratch: first members, baselines and starts, against which others are seen;
+and of those that are not trained."""
 
 
 class Heritage(BaseModel):

@@ -10,7 +10,7 @@ import numpy as np
 
 from detsearch.arch.spaces.base import Space
 from detsearch.arch.spec import DetectorSpec
-from detsearch.search.trial import Proposal, Strategy, Trial, TrialState, continuation
+from detsearch.search.trial import SURVEY, Proposal, Strategy, Trial, TrialState, continuation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +29,9 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Joint:
-    """Each new candidate comes from the search that has had the fewest so far, pruned ones not counted; a search sees
-    its own trials only. The spaces of `parts` have no member, and no baseline, in common."""
+    """Each new candidate comes from the search that has had the fewest so far, of which pruned ones and those of a
+    survey do not count; a search sees its own trials only. The spaces of `parts` have no member, and no baseline, in
+    common."""
 
     parts: tuple[Part, ...]
 
@@ -51,5 +52,9 @@ class Joint:
     ) -> list[tuple[list[Trial], list[Trial], Strategy]]:
         """What has ended and what runs of each search, the smallest first."""
         shares = [(part.own(history), part.own(running), part.strategy) for part in self.parts]
-        shares.sort(key=lambda share: sum(t.state is not TrialState.PRUNED for t in (*share[0], *share[1])))
+        shares.sort(key=lambda share: sum(_counts(trial) for trial in (*share[0], *share[1])))
         return shares
+
+
+def _counts(trial: Trial) -> bool:
+    return trial.state is not TrialState.PRUNED and trial.origin != SURVEY

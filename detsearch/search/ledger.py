@@ -35,6 +35,7 @@ from detsearch.types import CostMetrics, Fidelity, Metrics
 _OPTUNA: Final = optuna.trial.TrialState
 _FINAL: Final = {
     TrialState.COMPLETE: _OPTUNA.COMPLETE,
+    TrialState.COSTED: _OPTUNA.PRUNED,
     TrialState.PRUNED: _OPTUNA.PRUNED,
     TrialState.FAILED: _OPTUNA.FAIL,
 }
@@ -204,7 +205,7 @@ class Ledger:
     def finish(
         self, number: int, state: TrialState, *, metrics: Metrics | None = None, reason: str | None = None
     ) -> Trial:
-        """A trial has ended for good: complete with metrics, or pruned or failed for a reason."""
+        """A trial has ended for good: complete with metrics, costed, or pruned or failed for a reason."""
         assert state.final
         outcome = {
             "state": str(state),

@@ -23,7 +23,7 @@ from detsearch.arch.spec import DetectorSpec
 from detsearch.search.objective import Objective
 from detsearch.search.pareto import measured
 from detsearch.search.random_search import sample_unseen
-from detsearch.search.trial import RANDOM, Proposal, Trial, TrialState
+from detsearch.search.trial import RANDOM, Proposal, Trial, TrialState, taken
 
 PARTS: Final = ("backbone", "neck", "head", "norm", "input")
 """What a sampler chooses, each from the choices of a space; proposals go with their head."""
@@ -54,7 +54,7 @@ class OptunaSampler:
             sampler=self._sampler(int(rng.integers(2**31))),
         )
         study.add_trials(self._frozen(history, running))
-        seen = {trial.spec for trial in (*history, *running)}
+        seen = taken((*history, *running))
         for _ in range(ASKED):
             asked = study.ask(self._distributions)
             spec = self._members.get(tuple(asked.params[part] for part in PARTS))

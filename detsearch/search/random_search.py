@@ -11,7 +11,7 @@ import numpy as np
 
 from detsearch.arch.spaces.base import Space
 from detsearch.arch.spec import DetectorSpec
-from detsearch.search.trial import RANDOM, Proposal, Trial
+from detsearch.search.trial import RANDOM, Proposal, Trial, taken
 
 DRAWS: Final = 100
 ENUMERATED: Final = 100_000
@@ -25,7 +25,7 @@ class RandomSearch:
     space: Space
 
     def propose(self, history: Sequence[Trial], running: Sequence[Trial], rng: np.random.Generator) -> Proposal | None:
-        spec = sample_unseen(self.space, {trial.spec for trial in (*history, *running)}, rng)
+        spec = sample_unseen(self.space, taken((*history, *running)), rng)
         return None if spec is None else Proposal(spec=spec, origin=RANDOM)
 
 

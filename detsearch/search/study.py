@@ -18,6 +18,7 @@ from detsearch.search.inheritance import Heir, weights_epochs
 from detsearch.search.objective import Limit
 from detsearch.search.pruning import Leq, prune_reason
 from detsearch.search.trial import (
+    SURVEY,
     Cost,
     Evaluate,
     Proposal,
@@ -97,13 +98,13 @@ def run_study(
 ) -> Ending:
     """Bring a study to its budget; called again, with the same or a larger one, it goes on where it was.
 
-    `trials` counts the complete and the failed trials of the whole study; pruned ones, and those that continue another,
-    do not count, so numbers (which every proposal gets) may be higher, and what has earned it is still continued when
-    no new candidate begins. `epochs` counts what all of these train: nothing starts that would exceed it. `seconds` is
-    counted from this call: when they are over nothing new starts, and what runs is finished. Trials that were
-    interrupted are run before new ones are proposed. `cost` and `evaluate` run in the executor, which stays the
-    caller's to close. Trial n is proposed with the generator `proposal_rng(seed, n)` from the trials recorded by then,
-    so a study of one slot depends on its seed only.
+    `trials` counts the complete and the failed trials of the whole study; pruned ones, those that continue another, and
+    those of which only the cost is wanted (`SURVEY`) do not count, so numbers (which every proposal gets) may be
+    higher, and what has earned it is still continued when no new candidate begins. `epochs` counts what all of these
+    train: nothing starts that would exceed it. `seconds` is counted from this call: when they are over nothing new
+    starts, and what runs is finished. Trials that were interrupted are run before new ones are proposed. `cost` and
+    `evaluate` run in the executor, which stays the caller's to close. Trial n is proposed with the generator
+    `proposal_rng(seed, n)` from the trials recorded by then, so a study of one slot depends on its seed only.
 
     SIGINT, SIGTERM and SIGHUP, in the main thread, ask running trials to save and end; a second one kills them.
     Either way what was interrupted is run again by the next call. Whatever happens to one
@@ -192,6 +193,9 @@ class _Loop:
             return Ending.EPOCHS
         if trial.state is TrialState.WAITING and trial.cost is None:
             self._start_cost(trial)
+        elif trial.origin == SURVEY:
+            if self._worthwhile(trial, known):
+                self._end(trial, TrialState.COSTED, None)
         elif trial.state is TrialState.PREEMPTED or self._worthwhile(trial, known):
             self.pruned_in_a_row = 0
             self._start(trial)
@@ -219,12 +223,15 @@ class _Loop:
         return spent + added_epochs(fidelity, continues, known) <= self.epochs
 
     def _add(self, proposal: Proposal, known: list[Trial]) -> Trial:
-        """Record a proposal. One that continues a trial keeps its seed, as the same training, and its cost."""
+        """Record a proposal. One that continues a trial keeps its seed, as the same training, and its cost; what was
+        costed before is not measured again."""
         before = None if proposal.continues is None else known[proposal.continues]
         seed = trial_seed(self.search.seed, len(known)) if before is None else before.seed
         trial = self.ledger.add(proposal, fidelity=proposal.fidelity or self.search.fidelity, seed=seed)
-        if before is not None and before.cost is not None:
-            trial = self.ledger.record_cost(trial.number, before.cost)
+        costed = (t for t in known if t.state is TrialState.COSTED and t.spec == proposal.spec)
+        measured = before or next(costed, None)
+        if measured is not None and measured.cost is not None:
+            trial = self.ledger.record_cost(trial.number, measured.cost)
         return trial
 
     def _worthwhile(self, trial: Trial, known: list[Trial]) -> bool:
@@ -329,7 +336,7 @@ class _Loop:
         else:
             self._tell(self.ledger.finish(trial.number, TrialState.COMPLETE, metrics=metrics))
 
-    def _end(self, trial: Trial, state: TrialState, reason: str) -> None:
+    def _end(self, trial: Trial, state: TrialState, reason: str | None) -> None:
         self.pruned_in_a_row = self.pruned_in_a_row + 1 if state is TrialState.PRUNED else 0
         self._tell(self.ledger.finish(trial.number, state, reason=reason))
 
@@ -358,7 +365,7 @@ def _parted(known: Sequence[Trial]) -> tuple[list[Trial], list[Trial]]:
 
 def counts(trial: Trial) -> bool:
     """Does a trial count towards a budget?"""
-    return trial.state in (TrialState.COMPLETE, TrialState.FAILED, TrialState.RUNNING)
+    return trial.origin != SURVEY and trial.state in (TrialState.COMPLETE, TrialState.FAILED, TrialState.RUNNING)
 
 
 def added_epochs(fidelity: Fidelity, continues: int | None, known: Sequence[Trial]) -> int:

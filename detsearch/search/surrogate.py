@@ -20,10 +20,11 @@ from detsearch.search.improvement import Predictions, expected_improvements
 from detsearch.search.objective import Objective, vector
 from detsearch.search.pareto import front
 from detsearch.search.random_search import sample_unseen
-from detsearch.search.trial import RANDOM, Proposal, Trial, TrialState
+from detsearch.search.trial import RANDOM, Proposal, Trial, TrialState, taken
 
 CANDIDATES: Final = 1000
-"""So many of a larger space are looked at for each proposal: half drawn, half neighbours of the front."""
+"""So many of a larger space are looked at for each proposal, half drawn, half neighbours of the front; beside those of
+which the cost alone was measured."""
 MODEL: Final = "model"
 """Origin of a candidate that a model chose."""
 
@@ -90,13 +91,14 @@ class Surrogate:
         self, history: Sequence[Trial], running: Sequence[Trial], rng: np.random.Generator
     ) -> list[DetectorSpec]:
         """Members that were not tried, in an order that depends on the arguments only."""
-        seen = {trial.spec for trial in (*history, *running)}
+        seen = taken((*history, *running))
         if self.space.size() <= CANDIDATES:
             return [spec for spec in self._members if spec not in seen]
         around = [spec for trial in front(history, self.objectives) for spec in self.space.neighbours(trial.spec)]
         near = [around[index] for index in rng.permutation(len(around))[: CANDIDATES // 2]]
         drawn = [self.space.sample(rng) for _ in range(CANDIDATES - len(near))]
-        found = [spec for spec in dict.fromkeys([*near, *drawn]) if spec not in seen]
+        known = [trial.spec for trial in history if trial.state is TrialState.COSTED]
+        found = [spec for spec in dict.fromkeys([*known, *near, *drawn]) if spec not in seen]
         if not found and (last := sample_unseen(self.space, seen, rng)) is not None:
             return [last]
         return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -22,21 +22,24 @@ GIVEN: Final = "given"
 """Origin of a candidate that the user named."""
 PROMOTION: Final = "promotion"
 """Origin of a training that goes on."""
+SURVEY: Final = "survey"
+"""Origin of a candidate of which only the cost is wanted, so far."""
 
 
 class TrialState(StrEnum):
-    """Where a trial stands. Complete, pruned and failed are final."""
+    """Where a trial stands. Complete, costed, pruned and failed are final."""
 
     WAITING = "waiting"  # proposed, not started
     RUNNING = "running"  # being evaluated, under a lease
     COMPLETE = "complete"
+    COSTED = "costed"  # its cost is known, and no more was wanted: its detector may be proposed for training
     PRUNED = "pruned"  # left out before training, for a recorded reason
     FAILED = "failed"  # for a recorded reason
     PREEMPTED = "preempted"  # started, interrupted, to be run again
 
     @property
     def final(self) -> bool:
-        return self in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAILED)
+        return self in (TrialState.COMPLETE, TrialState.COSTED, TrialState.PRUNED, TrialState.FAILED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +49,7 @@ class Proposal:
     `fidelity` is how thoroughly to train it, None for the study's own. A proposal that `continues` a complete trial is
     the same spec at a higher fidelity, whose training goes on where that trial's ended. One that `inherits` from a
     complete trial is another spec, whose training begins with that trial's weights as far as they fit; what continues
-    it inherits from the same.
+    it inherits from the same. One whose origin is `SURVEY` is not trained, only costed.
     """
 
     spec: DetectorSpec
@@ -116,6 +119,12 @@ class Trial:
             "finished": None if self.finished is None else self.finished.isoformat(),
             "attempts": self.attempts,
         }
+
+
+def taken(trials: Iterable[Trial]) -> set[DetectorSpec]:
+    """What is not to be proposed for training again: of detectors whose cost alone was wanted, only what it put out."""
+    out = (TrialState.PRUNED, TrialState.FAILED)
+    return {trial.spec for trial in trials if trial.origin != SURVEY or trial.state in out}
 
 
 def waiting(proposal: Proposal, *, number: int, code: str, fidelity: Fidelity, seed: int) -> Trial:
@@ -191,9 +200,9 @@ class Strategy(Protocol):
     """How the next candidate is chosen. `propose` is pure: equal arguments give equal proposals in any process."""
 
     def propose(self, history: Sequence[Trial], running: Sequence[Trial], rng: np.random.Generator) -> Proposal | None:
-        """The next candidate; never one that is in `history` (final states) or `running` (all others), both in order
-        of their numbers, at the same fidelity. None where there is nothing to propose: the space is exhausted, or, with
-        trials running, what they find has to be waited for."""
+        """The next candidate; never one that is `taken` by `history` (final states) or `running` (all others), both in
+        order of their numbers, at the same fidelity. None where there is nothing to propose: the space is exhausted,
+        or, with trials running, what they find has to be waited for."""
         ...
 
 

@@ -9,14 +9,15 @@ from dataclasses import replace
 
 import pytest
 
-from detsearch.search.trial import Proposal, Strategy, Trial, TrialState, proposal_rng
+from detsearch.search.trial import SURVEY, Proposal, Strategy, Trial, TrialState, proposal_rng
 from tests.search.toy import ToySpace, code, toy, trial
 
 SPACE = ToySpace((6, 6))
 
 
 def played(strategy: Strategy, count: int, *, seed: int = 0, workers: int = 1) -> list[Trial]:
-    """The trials of a study of `count` proposals in which up to `workers` run at once and every fifth fails."""
+    """The trials of a study of `count` proposals in which up to `workers` run at once and every fifth fails; of a
+    survey all are costed."""
     trials: list[Trial] = []
     for number in range(count):
         running = trials[len(trials) - workers + 1 :] if workers > 1 else []
@@ -26,16 +27,19 @@ def played(strategy: Strategy, count: int, *, seed: int = 0, workers: int = 1) -
         if proposal is None:
             break
         state = TrialState.FAILED if number % 5 == 4 else TrialState.COMPLETE
+        state = TrialState.COSTED if proposal.origin == SURVEY else state
         trials.append(trial(number, proposal.spec, state, origin=proposal.origin, parents=proposal.parents))
     return trials
 
 
 class StrategyContract:
-    """Subclasses define `source`, an expression that makes the strategy from `SPACE`, and whether it draws."""
+    """Subclasses define `source`, an expression that makes the strategy from `SPACE`, whether it draws, and of how many
+    members it wants the cost first."""
 
     source: str
     imports: str
     draws = True
+    surveyed = 0
 
     @pytest.fixture
     def strategy(self) -> Strategy:
@@ -46,7 +50,9 @@ class StrategyContract:
 
     @pytest.mark.parametrize("workers", [1, 3])
     def test_never_proposes_what_it_has_seen_and_ends_with_the_space(self, strategy: Strategy, workers: int) -> None:
-        trials = played(strategy, SPACE.size() + 1, workers=workers)
+        trials = played(strategy, self.surveyed + SPACE.size() + 1, workers=workers)
+        assert len({t.spec for t in trials[: self.surveyed]}) == self.surveyed
+        trials = trials[self.surveyed :]
         assert len({t.spec for t in trials}) == len(trials) == SPACE.size()
         assert all(SPACE.contains(t.spec) for t in trials)
 

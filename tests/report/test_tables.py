@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import re
 from html.parser import HTMLParser
 
 import pytest
@@ -12,6 +13,7 @@ from rich.console import Console
 from detsearch.report.columns import ABOUT_LIFT, NONE, figure, figure_text, lift_cells, significant
 from detsearch.report.html import html_report
 from detsearch.report.markdown import code_block, code_span, escape_markdown
+from detsearch.report.scene import scene
 from detsearch.report.tables import markdown_report, markdown_table, terminal_table
 from detsearch.report.view import UNSTEADY
 from detsearch.search.lift import Lift
@@ -19,6 +21,7 @@ from detsearch.search.objective import Objective
 from detsearch.search.trial import TrialState
 from tests.report.fakes import OBJECTIVES, study, trial, view
 
+CODE = "resnet18/fpn(levels=3-4-5,width=64)/retinanet(depth=2)@320x256"
 NASTY = "a|b `c` ``d`` [red]x[/red] <script>alert(1)</script> *s* _u_ \\ & é 細胞 | "
 
 
@@ -149,6 +152,26 @@ def test_terminal_table_takes_brackets_literally_and_stars_the_front() -> None:
     starred = [line for line in text.splitlines() if line.startswith(" *") and "complete" in line]
     assert len(starred) == 1
     assert "0.300" in starred[0]
+
+
+def test_of_what_was_costed_alone_there_is_what_was_not_trained_later() -> None:
+    other = "resnet18/fpn(levels=3-4-5,width=32)/retinanet(depth=2)@320x256"
+    costed = [
+        trial(n, None, 7.0, state=TrialState.COSTED, code=c, origin="survey") for n, c in enumerate([CODE, other])
+    ]
+    trials = [*costed, trial(2, 0.3, 7.0, code=CODE)]
+    text = markdown_report(view(trials), trials)
+    assert "3 trials: 1 complete, 2 costed" in text
+    (rows,) = re.findall(r"## Costed\n\n(.*?)\n\n", text, flags=re.DOTALL)
+    assert other in rows
+    assert CODE not in rows
+    assert "Measured, and never trained." in html_report(view(trials), trials)
+    console = Console(width=140, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(terminal_table(trials, OBJECTIVES))
+    shown = console.export_text()
+    assert "2 trials costed alone" in shown
+    assert "width=32" not in shown
+    assert [t.number for t in scene(view(trials), trials).others] == []
 
 
 @pytest.mark.parametrize(

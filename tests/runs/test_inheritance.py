@@ -172,10 +172,10 @@ def test_a_search_says_whose_weights_it_inherited(tmp_path: Path, search_file: P
 
 def test_off_proposes_as_before(search_file: Path) -> None:
     space = read_space(load_recipe(SearchRecipe, search_file).space)
-    plain = make_strategy(SearchSettings(strategy="evolution"), space, OBJECTIVES, epochs=2)
+    plain = make_strategy(SearchSettings(strategy="evolution"), space, OBJECTIVES, epochs=2, trainings=4)
     assert plain == Evolution(space=space, objectives=OBJECTIVES, initial=8)
     inheriting = SearchSettings(strategy="evolution", inherit=True)
-    assert make_strategy(inheriting, space, OBJECTIVES, epochs=2) == Inheriting(strategy=plain)
+    assert make_strategy(inheriting, space, OBJECTIVES, epochs=2, trainings=4) == Inheriting(strategy=plain)
 
 
 @pytest.mark.parametrize("strategy", ["random", "nsga2", "tpe", "all"])
@@ -193,7 +193,9 @@ def test_baselines_of_structures_inherit_from_no_one(strategy: Any) -> None:
     section = {"structures": structures, "base": [4, 6], "width": [8, 16], "depth": 12, "spread": [0.1, 10]}
     space = read_space({"modules": section})
     assert isinstance(space, StructuresSpace)
-    found = make_strategy(SearchSettings(strategy=strategy, inherit=True, initial=2), space, OBJECTIVES, epochs=2)
+    found = make_strategy(
+        SearchSettings(strategy=strategy, inherit=True, initial=2, survey=0), space, OBJECTIVES, epochs=2, trainings=4
+    )
     trials: list[Trial] = []
     for number in range(6):
         proposal = found.propose(trials, [], proposal_rng(0, number))

@@ -24,7 +24,7 @@ from detsearch.runs.settings import (
     StagesRecipe,
     TrainRecipe,
 )
-from detsearch.search.objective import OF_MASKS
+from detsearch.search.objective import OF_MASKS, Objective
 from detsearch.yamlfile import Section, read_yaml
 from tests.runs.made import write_study
 
@@ -87,6 +87,36 @@ def test_where_trainings_pause(settings: list[str], pauses: tuple[int, ...], by_
     recipe = load_recipe(SearchRecipe, None, ["data.file=d", "training.epochs=12", *settings])
     assert recipe.search.pauses(recipe.training.epochs) == pauses
     assert recipe.search.by_model is by_model
+
+
+@pytest.mark.parametrize(
+    ("settings", "count"),
+    [
+        ([], 80),
+        (["budget.trials=12"], 24),
+        (["budget.epochs=130"], 20),
+        (["budget.epochs=130", "budget.trials=5"], 10),
+        (["budget.epochs=5"], 2),
+        (["search.survey=7"], 7),
+        (["search.survey=0"], 0),
+        (["search.strategy=evolution"], 0),
+        (["objectives=[ap:max,macs:min]"], 80),
+        (["objectives=[ap:max,train_seconds:min]"], 0),
+        (["search.survey=7", "objectives=[ap:max]"], 0),
+    ],
+)
+def test_how_many_are_costed_first(settings: list[str], count: int) -> None:
+    recipe = load_recipe(SearchRecipe, None, ["data.file=d", "training.epochs=12", *settings])
+    names = [Objective.parse(text).name for text in recipe.objectives]
+    assert recipe.search.surveyed(recipe.trainings, names) == count
+
+
+@pytest.mark.parametrize("strategy", ["evolution", "random", "nsga2", "tpe", "all"])
+def test_costs_are_surveyed_where_a_model_learns_from_them(strategy: str) -> None:
+    fields = ["data.file=d", f"search.strategy={strategy}"]
+    with pytest.raises(RecipeError, match=f"strategy surrogate, .* beside survey, not {strategy}"):
+        load_recipe(SearchRecipe, None, [*fields, "search.survey=3"])
+    assert load_recipe(SearchRecipe, None, [*fields, "search.survey=0"])
 
 
 def test_what_was_used_can_be_read_again(tmp_path: Path) -> None:

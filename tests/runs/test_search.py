@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from detsearch import __version__
+from detsearch.arch.spaces.section import read_space
 from detsearch.errors import CheckpointError, DataError, RecipeError, ResourceError, StudyError
 from detsearch.report.study import write_report
 from detsearch.runs.recipe import load_recipe
@@ -168,7 +169,7 @@ def test_modules_of_a_third_party_are_searched(tmp_path: Path, search_file: Path
 def test_early_comparison_a_start_and_a_budget_of_epochs(tmp_path: Path, search_file: Path) -> None:
     start = "basicblock_8_1-2-2-2/fpn(levels=4-5,width=8)/retinanet(depth=1)/gn@64x64"
     settings = ["device=cpu", "search.strategy=surrogate", "search.rungs=[1]", "search.promote=rank", "search.eta=2"]
-    settings += ["budget.trials=null"]
+    settings += ["budget.trials=null", "search.survey=0"]
     recipe = load_recipe(SearchRecipe, search_file, [*settings, f"search.start=['{start}']", "budget.epochs=6"])
     finished = search_structure(recipe, tmp_path / "study")
     trials = read_study(tmp_path / "study").trials
@@ -190,8 +191,12 @@ def test_a_model_decides_what_is_trained_on(tmp_path: Path, search_file: Path) -
     recipe = load_recipe(SearchRecipe, search_file, [*settings, "budget.trials=4"])
     assert search_structure(recipe, tmp_path / "study").ending is Ending.TRIALS
     trials = read_study(tmp_path / "study").trials
-    new = [trial for trial in trials if trial.continues is None]
+    costed = {trial.spec: trial.cost for trial in trials if trial.state is TrialState.COSTED}
+    assert len(costed) == min(2 * 4, read_space(recipe.space).size())
+    assert all(cost is not None and cost.latency is not None for cost in costed.values())
+    new = [trial for trial in trials if trial.continues is None and trial.state is not TrialState.COSTED]
     assert len(new) == 4
+    assert all(costed[trial.spec] == trial.cost for trial in new if trial.spec in costed), "measured once"
     assert {trial.fidelity.epochs for trial in new} == {1}
     continued = [trial for trial in trials if trial.continues is not None]
     assert continued

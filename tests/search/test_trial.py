@@ -15,7 +15,7 @@ def test_values_join_metrics_and_cost_and_cost_wins() -> None:
 
 
 def test_final_states() -> None:
-    assert {state for state in TrialState if state.final} == {"complete", "pruned", "failed"}
+    assert {state for state in TrialState if state.final} == {"complete", "costed", "pruned", "failed"}
 
 
 def test_json_is_plain() -> None:
