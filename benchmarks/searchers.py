@@ -270,7 +270,8 @@ def table_section(world: World) -> list[str]:
     """What the table says of itself."""
     table, accuracy, cost = world.table, world.objectives[0], world.objectives[-1]
     lines = [
-        f"{len(table.rows)} detectors, {len(table.seeds)} seeds, scored after {_list(table.epochs)} epochs.",
+        f"{len(table.rows)} detectors, {len(table.seeds)} {'seed' if len(table.seeds) == 1 else 'seeds'}, scored after "
+        f"{_list(table.epochs)} epochs. Latencies: {_measured(table)}.",
         "",
         f"| epochs | {accuracy.name}: least | quarter | median | three quarters | most | noise of a training "
         "| rank correlation of seeds | with the full training |",
@@ -298,6 +299,16 @@ def table_section(world: World) -> list[str]:
     for row, point in true_front(table, world.objectives):
         lines.append(f"| {point[-1]:.2f} | {abs(point[0]):.3f} | `{row.code}` |")
     return lines
+
+
+def _measured(table: Table) -> str:
+    """How a table's latencies came about."""
+    source = table.provenance.get("latency_from")
+    if not isinstance(source, dict):
+        return str(source or "of unknown origin")
+    rounds = source.get("rounds")
+    how = f", each the lowest steady median of {rounds} rounds" if isinstance(rounds, int) and rounds > 1 else ""
+    return f"{source.get('device_name', 'some device')} ({source.get('device', '?')}){how}"
 
 
 def results_section(world: World, results: dict[str, Result], epochs: int) -> list[str]:

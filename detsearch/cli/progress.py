@@ -19,6 +19,8 @@ def print_event(event: StudyEvent) -> None:
         log(f"{name}: {event.message or f'epoch {event.epoch}/{event.epochs}'}")
     elif trial.state is TrialState.RUNNING:
         log(f"{name} started ({trial.origin}): {trial.code}{_costs(trial)}")
+    elif trial.state is TrialState.COSTED:
+        log(f"{name} costed: {trial.code}{_costs(trial)}")
     elif trial.state is TrialState.PREEMPTED:
         log(f"{name} interrupted; it will be run again")
     else:

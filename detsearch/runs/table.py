@@ -12,7 +12,7 @@ from detsearch.arch.code import format_detector
 from detsearch.arch.spaces.section import expect_listable, read_space
 from detsearch.errors import StudyError
 from detsearch.runs.folders import RECIPE
-from detsearch.runs.latencies import read_latencies
+from detsearch.runs.latencies import Latencies, read_latencies
 from detsearch.runs.recipe import load_recipe
 from detsearch.runs.settings import SearchRecipe
 from detsearch.search.ledger import StudyRecord, read_study
@@ -68,7 +68,7 @@ def collect_table(folders: Sequence[Path], out: Path, latencies: Path | None = N
         "seeds": sorted(studies),
         "trained_on": {str(seed): studies[seed].identity["device_name"] for seed in sorted(studies)},
         "versions": _versions(first),
-        "latency_from": "the studies, between trainings" if measured is None else measured.how,
+        "latency_from": "the studies, between trainings" if measured is None else _source(measured, rows),
     }
     table = Table(rows=tuple(rows), choices=first.identity["space"], provenance=provenance)
     if not table.epochs:
@@ -154,6 +154,11 @@ def _with(cost: CostMetrics, measured: Mapping[str, Latency], code: str, path: P
     if code not in measured:
         raise StudyError(str(path), f"the latency of {code}", "none", "repeat `detsearch study latency`")
     return replace(cost, parts={}, latency=measured[code])
+
+
+def _source(measured: Latencies, rows: Sequence[Row]) -> dict[str, Any]:
+    """How the latencies of a table were measured, and how often each was at least."""
+    return {**measured.how, "rounds": min((measured.rounds[row.code] for row in rows), default=0)}
 
 
 def _versions(study: StudyRecord) -> dict[str, Any]:
