@@ -40,7 +40,7 @@ from detsearch.arch.presets import resolve
 from detsearch.arch.spaces.base import Space
 from detsearch.arch.spaces.section import read_space
 from detsearch.errors import StudyError
-from detsearch.runs.settings import PAUSES, SURVEYED, TRIALS
+from detsearch.runs.settings import PAUSES, TRIALS, SearchSettings
 from detsearch.search.anytime import Curve, anytime
 from detsearch.search.correlation import rank_correlation
 from detsearch.search.evolution import Evolution
@@ -68,12 +68,13 @@ MARGIN = 0.01  # AP by which a violation of the partial order is clear
 
 @dataclass(frozen=True)
 class World:
-    """A table and what searchers are judged by."""
+    """A table, what searchers are judged by, and how many full trainings they may spend."""
 
     table: Table
     space: Space
     objectives: tuple[Objective, ...]
     start: tuple[str, ...]
+    trainings: int
 
     @property
     def points(self) -> np.ndarray:
@@ -122,11 +123,17 @@ def thawing(*shares: float, initial: int = INITIAL) -> Callable[[World], Strateg
     return make
 
 
-def surveyed(count: int, strategy: Callable[[World], Strategy]) -> Callable[[World], Strategy]:
+def surveyed(strategy: Callable[[World], Strategy], share: float = 1.0) -> Callable[[World], Strategy]:
+    """After as many costs as a recipe has by default, or a share of them."""
+
     def make(world: World) -> Strategy:
-        return Survey(space=world.space, strategy=strategy(world), count=count)
+        return Survey(space=world.space, strategy=strategy(world), count=round(share * default_survey(world)))
 
     return make
+
+
+def default_survey(world: World) -> int:
+    return SearchSettings().surveyed(world.trainings, [objective.name for objective in world.objectives])
 
 
 def unaware(world: World) -> Strategy:
@@ -150,7 +157,6 @@ def tpe(world: World) -> Strategy:
 
 
 EARLY = (1 / 3,)
-COSTED = SURVEYED * TRIALS
 PAPER, DEFAULT = "evolution", "costs first, thawing"
 PLOTTED = ("surrogate, pruning", "thawing")
 SEARCHERS = [
@@ -169,20 +175,20 @@ SEARCHERS = [
     Searcher("surrogate, pruning, halving", "a third go on from a third of the training", surrogate, rungs=EARLY,
              prune=True),
     Searcher("surrogate, pruning, halving, eta 2", "half go on", surrogate, rungs=EARLY, eta=2, prune=True),
-    Searcher("costs first, surrogate", "a survey of costs, then all are trained in full", surveyed(COSTED, surrogate),
+    Searcher("costs first, surrogate", "a survey of costs, then all are trained in full", surveyed(surrogate),
              prune=True, slack=0.01),
     Searcher("thawing", "trainings pause at a third and two thirds, and the model decides which go on",
              thawing(*PAUSES), prune=True, slack=0.01),
-    Searcher(DEFAULT, "the same after a survey of costs", surveyed(COSTED, thawing(*PAUSES)), prune=True, slack=0.01),
-    Searcher("costs first, thawing, no pruning", "what pruning brings to it", surveyed(COSTED, thawing(*PAUSES))),
-    Searcher("half of the costs first, thawing", "a smaller survey", surveyed(COSTED // 2, thawing(*PAUSES)),
+    Searcher(DEFAULT, "the same after a survey of costs", surveyed(thawing(*PAUSES)), prune=True, slack=0.01),
+    Searcher("costs first, thawing, no pruning", "what pruning brings to it", surveyed(thawing(*PAUSES))),
+    Searcher("half of the costs first, thawing", "a smaller survey", surveyed(thawing(*PAUSES), 0.5),
              prune=True, slack=0.01),
-    Searcher("costs first, thawing 1/3", "paused once", surveyed(COSTED, thawing(1 / 3)), prune=True, slack=0.01),
-    Searcher("costs first, thawing 1/6 1/2", "paused early and late", surveyed(COSTED, thawing(1 / 6, 1 / 2)),
+    Searcher("costs first, thawing 1/3", "paused once", surveyed(thawing(1 / 3)), prune=True, slack=0.01),
+    Searcher("costs first, thawing 1/6 1/2", "paused early and late", surveyed(thawing(1 / 6, 1 / 2)),
              prune=True, slack=0.01),
     Searcher("costs first, thawing, 4 first", "four first members in place of eight",
-             surveyed(COSTED, thawing(*PAUSES, initial=INITIAL // 2)), prune=True, slack=0.01),
-    Searcher("costs first, thawing, 4 at once", "four workers", surveyed(COSTED, thawing(*PAUSES)), prune=True,
+             surveyed(thawing(*PAUSES, initial=INITIAL // 2)), prune=True, slack=0.01),
+    Searcher("costs first, thawing, 4 at once", "four workers", surveyed(thawing(*PAUSES)), prune=True,
              slack=0.01, workers=4),
 ]  # fmt: skip
 
@@ -213,9 +219,11 @@ def study(world: World, searcher: Searcher, seed: int, epochs: int | None) -> Cu
 
 
 @cache
-def world_of(path: str, objectives: tuple[str, ...], start: tuple[str, ...]) -> World:
+def world_of(path: str, objectives: tuple[str, ...], start: tuple[str, ...], epochs: int | None = None) -> World:
     table = read_table(Path(path))
-    return World(table, table.within(read_space(table.choices)), tuple(map(Objective.parse, objectives)), start)
+    space = table.within(read_space(table.choices))
+    trainings = TRIALS if epochs is None else max(1, epochs // table.full.epochs)
+    return World(table, space, tuple(map(Objective.parse, objectives)), start, trainings)
 
 
 def job(task: tuple[tuple[Any, ...], str, int, int | None]) -> tuple[str, Curve, float]:
@@ -348,12 +356,17 @@ def epochs_until(found: np.ndarray, epochs: int) -> str:
     return f"{shown[0]} ({shown[1]} to {shown[2]})"
 
 
-def verdicts(results: dict[str, Result], epochs: int, full: int) -> list[str]:
+def verdicts(world: World, results: dict[str, Result], epochs: int) -> list[str]:
     """Where the default beats the baselines, and where it does not."""
     if DEFAULT not in results:
         return []
-    mine = results[DEFAULT]
-    lines = [f"The default is *{DEFAULT}*.", ""]
+    mine, full, size = results[DEFAULT], world.table.full.epochs, len(world.table.rows)
+    count = min(default_survey(world), size)
+    lines = [
+        f"The default is *{DEFAULT}*. The costs that it measures first are those of {count} of these {size} detectors; "
+        "in a larger space they are a smaller share. Here they are those by which it is judged; a machine's are noisy.",
+        "",
+    ]
     grid = list(range(20 * full, epochs + 1, full))
     for searcher in SEARCHERS:
         if searcher.baseline and searcher.name in results:
@@ -447,7 +460,7 @@ def main() -> None:
 
 
 def compare(path: Path, names: list[str], options: argparse.Namespace) -> None:
-    where = (str(path), tuple(options.objectives.split(",")), tuple(options.start))
+    where = (str(path), tuple(options.objectives.split(",")), tuple(options.start), options.epochs)
     world = world_of(*where)
     if len(world.table.epochs) == 1:
         raise StudyError(str(path), "figures after several epochs", "those of full trainings alone")
@@ -471,7 +484,7 @@ def compare(path: Path, names: list[str], options: argparse.Namespace) -> None:
     when = f"{made['date'][:10]}, {made['device']}."
     text = [f"# Searchers on {name}", "", f"    {command}", "", when, "", *table_section(world), "", "## Searchers", "",
             *results_section(world, results, epochs), "", f"![hypervolume against epochs]({name}.svg)", "",
-            *verdicts(results, epochs, full), "", "## What pruning costs", "",
+            *verdicts(world, results, epochs), "", "## What pruning costs", "",
             "Every detector in random order, but those that the partial order prunes:", "", *lost, ""]  # fmt: skip
     (options.out / f"{name}.md").write_text("\n".join(text), encoding="utf-8")
     plot(results, epochs, full, options.out / f"{name}.svg", name)

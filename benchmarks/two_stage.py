@@ -52,8 +52,8 @@ from detsearch.runs.stages import first_stage, second_stage
 from detsearch.search.ledger import read_study
 from detsearch.search.objective import Objective
 from detsearch.search.pareto import front, matrix, non_dominated, spread
-from detsearch.search.study import Ending, StudyEvent
-from detsearch.search.trial import Trial, TrialInterrupted, TrialState
+from detsearch.search.study import Ending, StudyEvent, counts
+from detsearch.search.trial import Trial, TrialInterrupted
 from detsearch.yamlfile import read_yaml
 
 PARTS: Final = ("structure", "modules", "control", "final", "report")
@@ -91,7 +91,7 @@ def control(recipe: SearchRecipe, runs: Path) -> None:
         copied.rename(folder)
     goal = training_seconds(trials_of(runs, "structure")) + training_seconds(trials_of(runs, "modules"))
     while training_seconds(trials_of(runs, "control")) < goal:
-        trained = sum(t.state in (TrialState.COMPLETE, TrialState.FAILED) for t in trials_of(runs, "control"))
+        trained = sum(map(counts, trials_of(runs, "control")))
         budget = BudgetSettings(trials=trained + recipe.execution.workers)
         if searched(recipe.model_copy(update={"budget": budget}), folder) is not Ending.TRIALS:
             say("control: nothing is left to try")

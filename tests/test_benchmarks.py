@@ -18,7 +18,7 @@ import yaml
 
 from detsearch.arch.presets import resolve
 from detsearch.errors import StudyError
-from detsearch.runs.settings import TRIALS, SearchSettings
+from detsearch.runs.settings import SearchSettings
 from detsearch.runs.strategies import make_strategy
 from detsearch.search.tablefile import write_table
 from detsearch.supernet.cells import Architecture
@@ -111,7 +111,7 @@ def test_what_is_called_the_default_is_what_a_recipe_gets(table: Path, load: Loa
     (default,) = [searcher for searcher in searchers.SEARCHERS if searcher.name == searchers.DEFAULT]
     epochs = world.table.full.epochs
     recipe = SearchSettings()
-    made = make_strategy(recipe, world.space, world.objectives, epochs=epochs, trainings=TRIALS)
+    made = make_strategy(recipe, world.space, world.objectives, epochs=epochs, trainings=world.trainings)
     assert default.strategy(world) == made
     assert (default.prune, default.slack) == (recipe.prune, recipe.slack)
 

@@ -22,6 +22,7 @@ from detsearch.runs.recipe import load_recipe
 from detsearch.runs.search import read_data_summary
 from detsearch.runs.settings import LatencySettings, SearchRecipe
 from detsearch.search.ledger import read_study
+from detsearch.search.trial import Trial, TrialState
 from detsearch.types import Latency, LatencyProtocol
 from detsearch.yamlfile import Section, explain
 
@@ -92,7 +93,7 @@ def measure_again(
         if known.how != how:
             hint = "name another file, or delete it"
             raise StudyError(str(out), f"latencies measured with {json.dumps(how)}", json.dumps(known.how), hint)
-    specs = {trial.code: trial.spec for trial in study.trials}
+    specs = {trial.code: trial.spec for trial in study.trials if _tried(trial)}
     candidates = TrainedCandidates(recipe, len(classes), place)
     found, times = dict(known.by_code), {**dict.fromkeys(specs, 0), **known.rounds}
     todo = [code for turn in range(rounds) for code in _shuffled([c for c in specs if times[c] <= turn], turn)]
@@ -128,6 +129,12 @@ def read_latencies(path: Path) -> Latencies:
 def _latency(entry: _Entry) -> Latency:
     protocol = LatencyProtocol(**entry.protocol)  # type: ignore[arg-type]  # a wrong name is a TypeError
     return Latency(median_ms=entry.median_ms, iqr_ms=entry.iqr_ms, steady=entry.steady, protocol=protocol)
+
+
+def _tried(trial: Trial) -> bool:
+    """Not so what only told its cost, and what was out by what it has, without a measurement."""
+    unmeasured = trial.cost is not None and trial.cost.latency is None
+    return trial.state is not TrialState.COSTED and not unmeasured
 
 
 def _measured(candidates: TrainedCandidates, spec: DetectorSpec) -> Latency:

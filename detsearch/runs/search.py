@@ -218,4 +218,7 @@ def _why_none(trials: Sequence[Trial]) -> str | None:
     if any(trial.state is TrialState.COMPLETE for trial in trials):
         return None
     ended = sorted((trial for trial in trials if trial.reason), key=lambda trial: trial.state is not TrialState.FAILED)
-    return None if not ended else f"trial {ended[0].number} {ended[0].state}: {ended[0].reason}"
+    if ended:
+        return f"trial {ended[0].number} {ended[0].state}: {ended[0].reason}"
+    costed = sum(trial.state is TrialState.COSTED for trial in trials)
+    return f"{costed} costs, measured first (search.survey)" if costed else None

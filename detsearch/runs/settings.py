@@ -31,7 +31,8 @@ TRIALS: Final = 40
 """Candidates that are trained where a recipe does not say how many."""
 
 SURVEYED: Final = 2
-"""Members whose cost is measured before the first training, for each training, where a recipe does not say how many."""
+SURVEYED_AT_MOST: Final = 200
+"""Members whose cost is measured first, for each training and at most, where a recipe does not say how many."""
 
 PAUSES: Final = (1 / 3, 2 / 3)
 """Shares of a training after which it pauses with strategy surrogate, where a recipe does not say when."""
@@ -201,9 +202,10 @@ class SearchSettings(Section):
     survey: int | None = Field(
         None,
         ge=0,
-        le=10_000,
+        le=1000,
         description="Members whose cost is measured before the first training, so that the model need not guess it; "
-        "null: twice as many as trainings that the budget allows; only with strategy surrogate.",
+        f"null: {SURVEYED} for each training that the budget allows, at most {SURVEYED_AT_MOST}; only with strategy "
+        "surrogate.",
     )
     start: list[str] = Field([], description="Members of the space that are tried first: presets or codes.")
     rungs: list[Annotated[int, Field(ge=1)]] | None = Field(
@@ -251,7 +253,7 @@ class SearchSettings(Section):
         """Of how many members the cost is measured first, in a search for `objectives` by so many full trainings."""
         if self.strategy != "surrogate" or not COSTS.intersection(objectives):
             return 0
-        return SURVEYED * trainings if self.survey is None else self.survey
+        return min(SURVEYED * trainings, SURVEYED_AT_MOST) if self.survey is None else self.survey
 
     @property
     def by_model(self) -> bool:
@@ -273,8 +275,8 @@ class BudgetSettings(Section):
     trials: int | None = Field(
         None,
         ge=1,
-        description="Candidates that are begun, failed ones included, pruned ones not; null: 40, or every one under "
-        "the strategy all or with `epochs`.",
+        description="Candidates that are begun, failed ones included, pruned and costed ones not; null: 40, or every "
+        "one under the strategy all or with `epochs`.",
     )
     epochs: int | None = Field(None, ge=1, description="Epochs of all trainings together; null: no limit.")
     hours: float | None = Field(None, gt=0, description="Wall time of one run of the command; null: no limit.")
@@ -331,6 +333,13 @@ class SearchRecipe(Run):
             return trials or TRIALS
         affordable = max(1, epochs // self.training.epochs)
         return min(trials or affordable, affordable)
+
+    @model_validator(mode="after")
+    def _surveyed_for_something(self) -> Self:
+        names = [Objective.parse(text).name for text in self.objectives]
+        if self.search.survey and not COSTS.intersection(names):
+            raise ValueError(f"search.survey: an objective that is known before training, not {', '.join(names)} alone")
+        return self
 
     @model_validator(mode="before")
     @classmethod

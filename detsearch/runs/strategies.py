@@ -34,11 +34,12 @@ LISTING: Final = ("all", "nsga2", "tpe")
 def make_strategy(
     settings: SearchSettings, space: Space, objectives: tuple[Objective, ...], *, epochs: int, trainings: int
 ) -> Strategy:
-    """A strategy in `space`: detectors that are given first, then what the settings name. Inside of several structures
-    each has one of its own, and their baselines come before all others. With ``inherit`` candidates are told whose
-    weights they begin with. A full training has so many `epochs`, and the budget is worth so many `trainings`, which
-    says how many are costed first; inside of several structures, each its share of these. RecipeError for a start that
-    is no member, and for a space too large to be listed where the strategy does that."""
+    """A strategy in `space`: a survey of costs, detectors that are given, then what the settings name. Inside of
+    several structures each has a survey and a strategy of its own, and their baselines come before all others. With
+    ``inherit`` candidates are told whose weights they begin with. A full training has so many `epochs`, and the budget
+    is worth so many `trainings`, which says how many are costed first; inside of several structures, each its share of
+    these. RecipeError for a start that is no member, and for a space too large to be listed where the strategy does
+    that."""
     if settings.strategy in LISTING:
         expect_listable(space, f"strategy {settings.strategy}")
     given = tuple(_member(space, spec, number) for number, spec in enumerate(read_start(settings)))
@@ -46,21 +47,16 @@ def make_strategy(
     if isinstance(space, StructuresSpace):
         share = math.ceil(survey / len(space.parts))
         parts = (
-            Part(space=part, strategy=_in_one(settings, part, objectives, epochs, share), baseline=baseline)
-            for part, baseline in zip(space.parts, space.baselines, strict=True)
+            Part(space=part, strategy=_after(share, part, _in_one(settings, part, objectives, epochs)), baseline=line)
+            for part, line in zip(space.parts, space.baselines, strict=True)
         )
-        strategy: Strategy = Joint(parts=tuple(parts))
-        given = (*space.baselines, *given)
+        strategy = _given((*space.baselines, *given), Joint(parts=tuple(parts)))
     else:
-        strategy = _in_one(settings, space, objectives, epochs, survey)
-    if given:
-        strategy = GivenFirst(detectors=given, strategy=strategy)
+        strategy = _after(survey, space, _given(given, _in_one(settings, space, objectives, epochs)))
     return Inheriting(strategy=strategy) if settings.inherit else strategy
 
 
-def _in_one(
-    settings: SearchSettings, space: Space, objectives: tuple[Objective, ...], epochs: int, survey: int
-) -> Strategy:
+def _in_one(settings: SearchSettings, space: Space, objectives: tuple[Objective, ...], epochs: int) -> Strategy:
     match settings.strategy:
         case "all":
             return Exhaustive(space=space)
@@ -71,11 +67,18 @@ def _in_one(
         case "surrogate":
             model = Surrogate(space=space, objectives=objectives, initial=settings.initial)
             pauses = settings.pauses(epochs)
-            thawing = pauses and settings.by_model
-            strategy = Thawing(surrogate=model, rungs=(*pauses, epochs)) if thawing else model
-            return Survey(space=space, strategy=strategy, count=survey) if survey else strategy
+            return Thawing(surrogate=model, rungs=(*pauses, epochs)) if pauses and settings.by_model else model
         case "nsga2" | "tpe" as sampler:
             return OptunaSampler(space=space, objectives=objectives, sampler=sampler, initial=settings.initial)
+
+
+def _given(detectors: tuple[DetectorSpec, ...], strategy: Strategy) -> Strategy:
+    return GivenFirst(detectors=detectors, strategy=strategy) if detectors else strategy
+
+
+def _after(survey: int, space: Space, strategy: Strategy) -> Strategy:
+    """A strategy after a survey of so many costs."""
+    return Survey(space=space, strategy=strategy, count=survey) if survey else strategy
 
 
 def read_start(settings: SearchSettings) -> list[DetectorSpec]:

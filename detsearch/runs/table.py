@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from detsearch.arch.code import format_detector
 from detsearch.arch.spaces.section import expect_listable, read_space
+from detsearch.arch.spec import DetectorSpec
 from detsearch.errors import StudyError
 from detsearch.runs.folders import RECIPE
 from detsearch.runs.latencies import Latencies, read_latencies
@@ -57,7 +58,7 @@ def collect_table(folders: Sequence[Path], out: Path, latencies: Path | None = N
     expect_listable(space, "a table")
     for spec in space.all():
         code = format_detector(spec)
-        trials = {seed: [t for t in study.trials if t.spec == spec] for seed, study in studies.items()}
+        trials = {seed: _tried(study, spec) for seed, study in studies.items()}
         costs = [t.cost for found in trials.values() for t in found if t.cost is not None]
         if costs:
             cost = _cost(costs) if measured is None else _with(costs[0], measured.by_code, code, latencies)
@@ -79,6 +80,11 @@ def collect_table(folders: Sequence[Path], out: Path, latencies: Path | None = N
         trained = {row.spec for row in rows if seed in row.trainings}
         lacking[seed] = [format_detector(s) for s in space.all() if s not in trained]
     return Collected(table, lacking)
+
+
+def _tried(study: StudyRecord, spec: DetectorSpec) -> list[Trial]:
+    """A detector's trials, but those that only told its cost."""
+    return [trial for trial in study.trials if trial.spec == spec and trial.state is not TrialState.COSTED]
 
 
 def _expect_table(out: Path) -> None:

@@ -56,7 +56,8 @@ class Opening:
     ) -> DetectorSpec | None:
         """One that shows what these `members` do not show yet, and is none of what was `lost`; None where there are no
         others."""
-        if isinstance(self.space, Graded):
+        # Where all members are wanted there is nothing to spread, and drawing would take long to find the last ones.
+        if isinstance(self.space, Graded) and self.space.size() > self.count:
             return self._stratified(self.space, members, lost, rng)
         return self._pool(rng).next(members, lost, rng)
 

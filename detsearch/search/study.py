@@ -71,7 +71,7 @@ class Ending(StrEnum):
 class StudyEvent:
     """Something to show.
 
-    "trial": a trial came into the state that it has now (running, complete, failed, pruned, preempted);
+    "trial": a trial came into the state that it has now (running, complete, costed, failed, pruned, preempted);
     "progress": a running trial has finished `epoch` of `epochs`; "stopping": running trials were asked to save.
     """
 
@@ -170,12 +170,12 @@ class _Loop:
         known, busy = self.ledger.trials(), self.executor.running()
         waiting = (t for t in known if t.state in (TrialState.PREEMPTED, TrialState.WAITING) and t.number not in busy)
         trial = next(waiting, None)
-        begun = [t for t in known if counts(t) or t.number in busy]
+        begun = [t for t in known if counts(t) or (t.number in busy and t.origin != SURVEY)]
         full = self.trials is not None and sum(t.continues is None for t in begun) >= self.trials
         # What begins now could not be trained in full: the epochs that are left are for what has begun. Not with
         # halving, where it may yet be what another has to be compared with.
         last = self.search.halving is None and not self._affordable(self.search.fidelity, None, begun, known)
-        if trial is not None and trial.continues is None and full:
+        if trial is not None and trial.origin != SURVEY and trial.continues is None and full:
             return Ending.TRIALS
         if trial is None:
             proposal = self._promotion(known, full or last)
@@ -189,10 +189,13 @@ class _Loop:
             if not self._affordable(proposal.fidelity or self.search.fidelity, proposal.continues, begun, known):
                 return Ending.EPOCHS
             trial = self._add(proposal, known)
-        elif not self._affordable(trial.fidelity, trial.continues, begun, known):
+        elif trial.origin != SURVEY and not self._affordable(trial.fidelity, trial.continues, begun, known):
             return Ending.EPOCHS
         if trial.state is TrialState.WAITING and trial.cost is None:
-            self._start_cost(trial)
+            if (cost := _known_cost(trial, known)) is None:
+                self._start_cost(trial)
+            else:
+                self.ledger.record_cost(trial.number, cost)
         elif trial.origin == SURVEY:
             if self._worthwhile(trial, known):
                 self._end(trial, TrialState.COSTED, None)
@@ -223,16 +226,10 @@ class _Loop:
         return spent + added_epochs(fidelity, continues, known) <= self.epochs
 
     def _add(self, proposal: Proposal, known: list[Trial]) -> Trial:
-        """Record a proposal. One that continues a trial keeps its seed, as the same training, and its cost; what was
-        costed before is not measured again."""
+        """Record a proposal. One that continues a trial keeps its seed, as the same training."""
         before = None if proposal.continues is None else known[proposal.continues]
         seed = trial_seed(self.search.seed, len(known)) if before is None else before.seed
-        trial = self.ledger.add(proposal, fidelity=proposal.fidelity or self.search.fidelity, seed=seed)
-        costed = (t for t in known if t.state is TrialState.COSTED and t.spec == proposal.spec)
-        measured = before or next(costed, None)
-        if measured is not None and measured.cost is not None:
-            trial = self.ledger.record_cost(trial.number, measured.cost)
-        return trial
+        return self.ledger.add(proposal, fidelity=proposal.fidelity or self.search.fidelity, seed=seed)
 
     def _worthwhile(self, trial: Trial, known: list[Trial]) -> bool:
         """Is a candidate whose cost is known to be trained? If not, it has been recorded why."""
@@ -361,6 +358,17 @@ class _CostTask:
 def _parted(known: Sequence[Trial]) -> tuple[list[Trial], list[Trial]]:
     """The trials that have ended, and the others."""
     return [t for t in known if t.state.final], [t for t in known if not t.state.final]
+
+
+def _known_cost(trial: Trial, known: Sequence[Trial]) -> CostMetrics | None:
+    """That of the training which it goes on with, or of its detector in a survey, if its latency was steady."""
+    if trial.continues is not None:
+        return known[trial.continues].cost
+    if trial.origin == SURVEY:
+        return None
+    costs = (t.cost for t in known if t.state is TrialState.COSTED and t.spec == trial.spec)
+    steady = (cost for cost in costs if cost is not None and (cost.latency is None or cost.latency.steady))
+    return next(steady, None)
 
 
 def counts(trial: Trial) -> bool:

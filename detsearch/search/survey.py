@@ -15,8 +15,9 @@ from detsearch.search.trial import SURVEY, Proposal, Strategy, Trial, TrialState
 
 @dataclass(frozen=True, kw_only=True)
 class Survey:
-    """First the cost of `count` members of the space, spread over it as first members are, or of all where it has no
-    more; then, once all of these are known, what `strategy` proposes, whose model learns from them what others cost."""
+    """First the cost of `count` members of the space that were not tried, spread over it as first members are, or of
+    all that there are; then, once these are known, what `strategy` proposes, whose model learns from them what others
+    cost. A study that is gone on with, with a larger `count`, measures further ones first."""
 
     space: Space
     strategy: Strategy
@@ -24,10 +25,12 @@ class Survey:
 
     def propose(self, history: Sequence[Trial], running: Sequence[Trial], rng: np.random.Generator) -> Proposal | None:
         trials = (*history, *running)
-        asked = sum(trial.origin == SURVEY for trial in trials)
-        seen = {trial.spec for trial in trials}
-        if asked < self.count and (spec := self._opening.beside(seen, frozenset(), rng)) is not None:
-            return Proposal(spec=spec, origin=SURVEY)
+        if sum(trial.origin == SURVEY for trial in trials) < self.count:
+            seen = {trial.spec for trial in trials}
+            # A search inside of a structure also sees its baseline, which is no member.
+            left = self.space.size() > sum(map(self.space.contains, seen))
+            if left and (spec := self._opening.beside(seen, frozenset(), rng)) is not None:
+                return Proposal(spec=spec, origin=SURVEY)
         if any(trial.origin == SURVEY and trial.state is TrialState.WAITING for trial in running):
             return None
         return self.strategy.propose(history, running, rng)

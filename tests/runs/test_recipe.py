@@ -102,13 +102,18 @@ def test_where_trainings_pause(settings: list[str], pauses: tuple[int, ...], by_
         (["search.strategy=evolution"], 0),
         (["objectives=[ap:max,macs:min]"], 80),
         (["objectives=[ap:max,train_seconds:min]"], 0),
-        (["search.survey=7", "objectives=[ap:max]"], 0),
+        (["budget.trials=1000"], 200),
     ],
 )
 def test_how_many_are_costed_first(settings: list[str], count: int) -> None:
     recipe = load_recipe(SearchRecipe, None, ["data.file=d", "training.epochs=12", *settings])
     names = [Objective.parse(text).name for text in recipe.objectives]
     assert recipe.search.surveyed(recipe.trainings, names) == count
+
+
+def test_costs_are_surveyed_for_an_objective() -> None:
+    with pytest.raises(RecipeError, match=r"search\.survey.*known before training, not ap, train_seconds alone"):
+        load_recipe(SearchRecipe, None, ["data.file=d", "search.survey=3", "objectives=[ap:max,train_seconds:min]"])
 
 
 @pytest.mark.parametrize("strategy", ["evolution", "random", "nsga2", "tpe", "all"])

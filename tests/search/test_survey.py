@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from detsearch.arch.presets import resolve
 from detsearch.arch.spaces.modular import ModularSpace
 from detsearch.arch.spec import DetectorSpec
 from detsearch.search.evolution import Evolution
 from detsearch.search.execution.inline import InlineExecutor
+from detsearch.search.exhaustive import Exhaustive
 from detsearch.search.given import GivenFirst
 from detsearch.search.joint import Joint, Part
 from detsearch.search.ledger import Ledger, read_study
 from detsearch.search.objective import Limit
 from detsearch.search.random_search import RandomSearch
-from detsearch.search.replay import replay
+from detsearch.search.replay import MemoryBook, ReplayExecutor, replay
 from detsearch.search.study import Ending, Search, run_study
 from detsearch.search.surrogate import Surrogate
 from detsearch.search.survey import Survey
 from detsearch.search.trial import SURVEY, Proposal, Strategy, TrialState, proposal_rng
 from detsearch.types import CostMetrics
 from tests.contracts.strategy_contract import SPACE, StrategyContract
+from tests.report.fakes import latency
 from tests.search.codec import TOY_CODEC
 from tests.search.toy import FIDELITY, OBJECTIVES, code, cost, evaluate, toy, trial
 
@@ -127,10 +132,74 @@ def test_a_study_on_disk_goes_on_without_measuring_again(tmp_path: Path) -> None
     assert len(counted.asked) == len(set(counted.asked))
 
 
+def test_a_latency_that_was_not_steady_is_measured_again(tmp_path: Path) -> None:
+    class Shaky(Counted):
+        def __call__(self, spec: DetectorSpec) -> CostMetrics:
+            again = spec in self.asked
+            return replace(super().__call__(spec), latency=latency(9.0 if again else 5.0, steady=again))
+
+    shaky = Shaky()
+    done = replay(search(survey(100), shaky), OBJECTIVES, name=code)
+    trained = [t.cost.latency for t in done.trials if t.state is TrialState.COMPLETE and t.cost is not None]
+    assert {found.median_ms for found in trained if found is not None} == {9.0}
+    assert len(shaky.asked) == 2 * SPACE.size()
+
+
+def test_a_coordinator_that_dies_before_a_cost_is_taken_over_measures_nothing_again(tmp_path: Path) -> None:
+    counted = Counted()
+    with Ledger(tmp_path, {"kind": "toy"}, OBJECTIVES, codec=TOY_CODEC) as ledger:
+        run_study(ledger, search(survey(36), counted), InlineExecutor(), trials=1)
+        left = next(spec for spec in SPACE.all() if spec not in {t.spec for t in ledger.trials()[36:]})
+        ledger.add(Proposal(spec=left, origin="random"), fidelity=FIDELITY, seed=1)
+    with Ledger(tmp_path, {"kind": "toy"}, OBJECTIVES, codec=TOY_CODEC) as ledger:
+        run_study(ledger, search(survey(36), counted), InlineExecutor(), trials=2)
+        assert [t.state for t in ledger.trials()[36:]] == [TrialState.COMPLETE] * 2
+    assert len(counted.asked) == 36
+
+
+@pytest.mark.parametrize("workers", [2, 8])
+@pytest.mark.parametrize("budget", [{"trials": 1}, {"epochs": FIDELITY.epochs}])
+def test_costs_run_side_by_side_whatever_the_budget(workers: int, budget: dict[str, int]) -> None:
+    """They are no trainings, which alone a budget bounds."""
+
+    most = 0
+
+    class Slow(ReplayExecutor):
+        def submit(self, *args: Any, **more: Any) -> None:
+            nonlocal most
+            super().submit(*args, **more)
+            most = max(most, len(self.running()))
+
+        def poll(self, deliver: Any, timeout: float) -> None:
+            """Costs, too, end only when they are waited for."""
+            if timeout > 0:
+                super().poll(deliver, timeout)
+
+    executor = Slow(workers)
+    book = MemoryBook(OBJECTIVES, executor.clock, name=code)
+    run_study(book, search(survey(16), Counted()), executor, clock=executor.clock, **budget)
+    states = Counter(t.state for t in book.trials())
+    assert states == {TrialState.COSTED: 16, TrialState.COMPLETE: 1}
+    assert most == workers
+
+
+def test_a_small_space_inside_a_structure_is_costed_whole_beside_its_baseline() -> None:
+    slim = "basicblock_8_1-2-2-2/fpn(levels=3-4-5,width=16)/retinanet(depth=1)@64x64"
+    tiny = {"base": [8], "width": [8, 16], "depth": 6, "spread": [0.5, 2.0]}
+    space = ModularSpace.from_section({"structure": slim, **tiny})
+    strategy = Survey(space=space, strategy=RandomSearch(space=space), count=space.size() + 5)
+    other = resolve(slim)
+    given = GivenFirst(detectors=(other,), strategy=strategy)
+    done = replay(search(given, Counted(CostMetrics(params=1, macs=1, memory_access=1))), OBJECTIVES, trials=2)
+    costed = {t.spec for t in done.trials if t.state is TrialState.COSTED}
+    assert costed == {spec for spec in space.all() if spec != other}
+
+
 @pytest.mark.parametrize(
     "strategy",
     [
         RandomSearch(space=SPACE),
+        Exhaustive(space=SPACE),
         Evolution(space=SPACE, objectives=OBJECTIVES, initial=4),
         Surrogate(space=SPACE, objectives=OBJECTIVES, initial=4),
         GivenFirst(detectors=(toy(3, 3),), strategy=RandomSearch(space=SPACE)),
@@ -141,7 +210,7 @@ def test_what_was_only_costed_may_be_trained_and_is_no_first_member(strategy: St
     costed = [trial(n, spec, TrialState.COSTED, origin=SURVEY, metrics=None) for n, spec in enumerate(SPACE.all())]
     proposal = strategy.propose(costed, [], proposal_rng(0, len(costed)))
     assert proposal is not None
-    assert proposal.origin in ("random", "given")
+    assert proposal.origin in ("random", "given", "listed")
 
 
 def test_the_model_looks_at_everything_that_was_costed(monkeypatch: pytest.MonkeyPatch) -> None:
