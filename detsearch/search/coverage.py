@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from detsearch.arch.spaces.base import Graded, Space
 from detsearch.arch.spec import SLOTS, DetectorSpec
-from detsearch.search.trial import GIVEN, RANDOM, SURVEY, Trial, TrialState, taken
+from detsearch.search.trial import GIVEN, LOST, RANDOM, SURVEY, Trial, taken
 
 TRIES: Final = 3
 """So often a choice that no member has yet comes first: one that always fails, or is always too dear, must not hold up
@@ -26,8 +26,6 @@ DRAWS: Final = 500
 """... or else from so many that are drawn, ..."""
 DRAWS_OF_PART: Final = 12
 """... and in a space with a scale of cost from so many that are drawn from a part of it."""
-
-_LOST: Final = (TrialState.PRUNED, TrialState.FAILED)
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ class Opening:
     def next(self, history: Sequence[Trial], running: Sequence[Trial], rng: np.random.Generator) -> DetectorSpec | None:
         """The next of them, drawn; None where there are enough or no others."""
         trials = (*history, *running)
-        kept = [trial for trial in trials if trial.state not in _LOST and trial.origin != SURVEY]
+        kept = [trial for trial in trials if trial.state not in LOST and trial.origin != SURVEY]
         if sum(trial.origin in (RANDOM, GIVEN) for trial in kept) >= self.count:
             return None
         members = {trial.spec for trial in kept}

@@ -42,6 +42,10 @@ class TrialState(StrEnum):
         return self in (TrialState.COMPLETE, TrialState.COSTED, TrialState.PRUNED, TrialState.FAILED)
 
 
+LOST: Final = (TrialState.PRUNED, TrialState.FAILED)
+"""States of what came to nothing."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proposal:
     """A candidate and where it comes from: `origin` names the move, `parents` the trials that it grew from.
@@ -123,8 +127,7 @@ class Trial:
 
 def taken(trials: Iterable[Trial]) -> set[DetectorSpec]:
     """What is not to be proposed for training again: of detectors whose cost alone was wanted, only what it put out."""
-    out = (TrialState.PRUNED, TrialState.FAILED)
-    return {trial.spec for trial in trials if trial.origin != SURVEY or trial.state in out}
+    return {trial.spec for trial in trials if trial.origin != SURVEY or trial.state in LOST}
 
 
 def waiting(proposal: Proposal, *, number: int, code: str, fidelity: Fidelity, seed: int) -> Trial:

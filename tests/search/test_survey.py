@@ -132,7 +132,7 @@ def test_a_study_on_disk_goes_on_without_measuring_again(tmp_path: Path) -> None
     assert len(counted.asked) == len(set(counted.asked))
 
 
-def test_a_latency_that_was_not_steady_is_measured_again(tmp_path: Path) -> None:
+def test_a_latency_that_was_not_steady_is_measured_again() -> None:
     class Shaky(Counted):
         def __call__(self, spec: DetectorSpec) -> CostMetrics:
             again = spec in self.asked
