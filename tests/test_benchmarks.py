@@ -106,9 +106,9 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Load:
 
 
 def test_what_is_called_the_default_is_what_a_recipe_gets(table: Path, load: Load) -> None:
-    searchers = load("searchers")
-    world = searchers.world_of(str(table), ("ap:max", "latency_ms:min"), ())
-    (default,) = [searcher for searcher in searchers.SEARCHERS if searcher.name == searchers.DEFAULT]
+    replays = load("replays")
+    world = replays.world_of(str(table), ("ap:max", "latency_ms:min"), ())
+    (default,) = [searcher for searcher in replays.SEARCHERS if searcher.name == replays.DEFAULT]
     epochs = world.table.full.epochs
     recipe = SearchSettings()
     made = make_strategy(recipe, world.space, world.objectives, epochs=epochs, trainings=world.trainings)
