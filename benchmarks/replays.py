@@ -17,6 +17,7 @@ from detsearch.arch.spaces.base import Space
 from detsearch.arch.spaces.section import read_space
 from detsearch.runs.settings import PAUSES, TRIALS, SearchSettings
 from detsearch.search.anytime import Curve, anytime
+from detsearch.search.early import EARLY, Early
 from detsearch.search.evolution import Evolution
 from detsearch.search.given import GivenFirst
 from detsearch.search.halving import Halving
@@ -75,7 +76,11 @@ def evolution(world: World) -> Strategy:
 
 
 def surrogate(world: World) -> Strategy:
-    return Surrogate(space=world.space, objectives=world.objectives, initial=INITIAL)
+    return model(world)
+
+
+def model(world: World, initial: int = INITIAL, *, aware: bool = True, early: Early = EARLY) -> Surrogate:
+    return Surrogate(space=world.space, objectives=world.objectives, initial=initial, aware=aware, early=early)
 
 
 def rungs_of(shares: Sequence[float], table: Table) -> tuple[int, ...]:
@@ -85,10 +90,9 @@ def rungs_of(shares: Sequence[float], table: Table) -> tuple[int, ...]:
     return (*sorted(set(wanted)), full)
 
 
-def thawing(*shares: float, initial: int = INITIAL) -> Callable[[World], Strategy]:
+def thawing(*shares: float, initial: int = INITIAL, early: Early = EARLY) -> Callable[[World], Strategy]:
     def make(world: World) -> Strategy:
-        model = Surrogate(space=world.space, objectives=world.objectives, initial=initial)
-        return Thawing(surrogate=model, rungs=rungs_of(shares, world.table))
+        return Thawing(surrogate=model(world, initial, early=early), rungs=rungs_of(shares, world.table))
 
     return make
 
@@ -107,7 +111,7 @@ def default_survey(world: World) -> int:
 
 
 def unaware(world: World) -> Strategy:
-    return Surrogate(space=world.space, objectives=world.objectives, initial=INITIAL, aware=False)
+    return model(world, aware=False)
 
 
 def given(world: World) -> Strategy:
@@ -149,6 +153,10 @@ SEARCHERS = [
     Searcher("thawing", "trainings pause at a third and two thirds, and the model decides which go on",
              thawing(*PAUSES), prune=True, slack=0.01),
     Searcher(DEFAULT, "the same after a survey of costs", surveyed(thawing(*PAUSES)), prune=True, slack=0.01),
+    Searcher("costs first, thawing, AP early", "the model sees early AP, as before it was a weighted sum",
+             surveyed(thawing(*PAUSES, early={})), prune=True, slack=0.01),
+    Searcher("costs first, thawing, recall early", "the model sees early AR at 10 boxes",
+             surveyed(thawing(*PAUSES, early={"ap": {"ar_10": 1.0}})), prune=True, slack=0.01),
     Searcher("costs first, thawing, no pruning", "what pruning brings to it", surveyed(thawing(*PAUSES))),
     Searcher("half of the costs first, thawing", "a smaller survey", surveyed(thawing(*PAUSES), 0.5),
              prune=True, slack=0.01),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Set
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self, TypeAlias
 
 from pydantic import Field, field_validator, model_validator
 
@@ -18,6 +18,7 @@ from detsearch.arch.spec import DetectorSpec, Norm
 from detsearch.data.transforms import Augmentation
 from detsearch.errors import UserError
 from detsearch.evaluation.voc import Convention
+from detsearch.search.early import EARLY, Early
 from detsearch.search.objective import MAXIMISED, MINIMISED, Limit, Objective, check_objectives
 from detsearch.supernet.settings import CellSearchSettings
 from detsearch.training.settings import TrainingSettings
@@ -188,6 +189,9 @@ class CompareRecipe(Section):
         return seeds
 
 
+Weight: TypeAlias = Annotated[float, Field(gt=0, le=1000)]
+
+
 class SearchSettings(Section):
     """How candidates are proposed and which are left out before training."""
 
@@ -220,6 +224,12 @@ class SearchSettings(Section):
         "(successive halving); model, with strategy surrogate, what promises most for each further epoch, beside new "
         "candidates; null: the model where there is one.",
     )
+    early: dict[str, Annotated[dict[str, Weight], Field(min_length=1)]] | None = Field(
+        None,
+        description="What strategy surrogate takes for an objective at a rung: weights of figures that tell more early, "
+        "such as {ap: {ap50: 0.5, ar_10: 0.5}}; {}: the objective itself; null: for ap (and mask_ap) a quarter of it, "
+        "a quarter of ap50 and a half of ar_10.",
+    )
     eta: int = Field(
         3, ge=2, le=100, description="Of the candidates that reach a rung, one in so many is trained on by rank."
     )
@@ -248,6 +258,24 @@ class SearchSettings(Section):
         if self.survey and self.strategy != "surrogate":
             raise ValueError(f"strategy surrogate, whose model learns from costs, beside survey, not {self.strategy}")
         return self
+
+    @field_validator("early")
+    @classmethod
+    def _early(cls, early: dict[str, dict[str, float]] | None) -> dict[str, dict[str, float]] | None:
+        for objective, weights in (early or {}).items():
+            _known([objective, *weights], MAXIMISED)
+        return early
+
+    @model_validator(mode="after")
+    def _pausing(self) -> Self:
+        if self.early and (self.strategy != "surrogate" or self.rungs == []):
+            raise ValueError("strategy surrogate and rungs, whose figures its model sees, beside early")
+        return self
+
+    @property
+    def standing(self) -> Early:
+        """What stands for objectives at a rung."""
+        return EARLY if self.early is None else self.early
 
     def surveyed(self, trainings: int, objectives: Iterable[str]) -> int:
         """Of how many members the cost is measured first, in a search for `objectives` by so many full trainings."""
@@ -339,6 +367,13 @@ class SearchRecipe(Run):
         names = [Objective.parse(text).name for text in self.objectives]
         if self.search.survey and not COSTS.intersection(names):
             raise ValueError(f"search.survey: an objective that is known before training, not {', '.join(names)} alone")
+        return self
+
+    @model_validator(mode="after")
+    def _early_of_objectives(self) -> Self:
+        names = [Objective.parse(text).name for text in self.objectives]
+        if others := set(self.search.early or ()).difference(names):
+            raise ValueError(f"search.early: objectives ({', '.join(names)}), not {', '.join(sorted(others))}")
         return self
 
     @model_validator(mode="before")

@@ -65,7 +65,7 @@ def _in_one(settings: SearchSettings, space: Space, objectives: tuple[Objective,
         case "evolution":
             return Evolution(space=space, objectives=objectives, initial=settings.initial)
         case "surrogate":
-            model = Surrogate(space=space, objectives=objectives, initial=settings.initial)
+            model = Surrogate(space=space, objectives=objectives, initial=settings.initial, early=settings.standing)
             pauses = settings.pauses(epochs)
             return Thawing(surrogate=model, rungs=(*pauses, epochs)) if pauses and settings.by_model else model
         case "nsga2" | "tpe" as sampler:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final
 
@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from detsearch.arch.spaces.base import Space
 from detsearch.arch.spec import DetectorSpec
 from detsearch.search.coverage import Opening
+from detsearch.search.early import Early, early_value
 from detsearch.search.features import distances
 from detsearch.search.gaussian import Observations, predict
 from detsearch.search.improvement import Predictions, expected_improvements
-from detsearch.search.objective import Objective, vector
+from detsearch.search.objective import Objective
 from detsearch.search.pareto import front
 from detsearch.search.random_search import sample_unseen
 from detsearch.search.trial import RANDOM, Proposal, Trial, TrialState, taken
@@ -37,16 +38,17 @@ class Surrogate:
 
     A Gaussian process for each objective (`gaussian`) predicts all candidates from the history: what is known before
     training from every candidate that was costed, on a logarithmic scale, and what training finds from every fidelity,
-    for the highest one that was reached. The candidate with the largest expected improvement of the hypervolume is
-    proposed. What it has to improve is the front of all that was tried and of what runs, both as *predicted*: a lucky
-    figure does not count in full, and what runs is not sought twice (`aware`). The reference point is the worst of all
-    predictions.
+    for the highest one that was reached; below that, what stands for it `early`. The candidate with the largest
+    expected improvement of the hypervolume is proposed. What it has to improve is the front of all that was tried and
+    of what runs, both as *predicted*: a lucky figure does not count in full, and what runs is not sought twice
+    (`aware`). The reference point is the worst of all predictions.
     """
 
     space: Space
     objectives: tuple[Objective, ...]
     initial: int = 8
     aware: bool = True
+    early: Early = field(default_factory=dict)
 
     def propose(self, history: Sequence[Trial], running: Sequence[Trial], rng: np.random.Generator) -> Proposal | None:
         if (first := self.opening.next(history, running, rng)) is not None:
@@ -71,7 +73,7 @@ class Surrogate:
     ) -> Array | None:
         """(n,) by how much each of n candidates, trained in full, is expected to improve the hypervolume of what is
         `tried`, as the model of all `trials` predicts them; None where nothing was seen."""
-        predictions = _predictions([*tried, *candidates], trials, self.objectives)
+        predictions = _predictions([*tried, *candidates], trials, self.objectives, self.early)
         if predictions is None:
             return None
         likely = predictions.likely()
@@ -105,7 +107,7 @@ class Surrogate:
 
 
 def _predictions(
-    specs: Sequence[DetectorSpec], trials: Sequence[Trial], objectives: Sequence[Objective]
+    specs: Sequence[DetectorSpec], trials: Sequence[Trial], objectives: Sequence[Objective], early: Early
 ) -> Predictions | None:
     """Of the full training of `specs`, where a cost that was measured is known; None where nothing was seen of an
     objective."""
@@ -119,7 +121,7 @@ def _predictions(
     between = distances(list(number), others)
     which = [number[spec] for spec in specs]
     for column, objective in enumerate(objectives):
-        found = _costs(trials, objective) if logarithmic[column] else _found(trials, objective)
+        found = _costs(trials, objective) if logarithmic[column] else _found(trials, objective, early)
         if not found:
             return None
         seen = np.array([number[trial.spec] for trial, _ in found])
@@ -153,8 +155,11 @@ def _costs(trials: Sequence[Trial], objective: Objective) -> list[tuple[Trial, f
     return list(found.values())
 
 
-def _found(trials: Sequence[Trial], objective: Objective) -> list[tuple[Trial, float]]:
-    """What training found, for minimisation."""
-    complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
-    values = [(trial, float(vector(trial.values(), [objective])[0])) for trial in complete]
-    return [(trial, value) for trial, value in values if math.isfinite(value)]
+def _found(trials: Sequence[Trial], objective: Objective, early: Early) -> list[tuple[Trial, float]]:
+    """What training found, for minimisation: the objective after the most epochs, what stands for it before."""
+    complete = [(trial, trial.values()) for trial in trials if trial.state is TrialState.COMPLETE]
+    measured = [(trial, values) for trial, values in complete if math.isfinite(values.get(objective.name, math.nan))]
+    full = max((trial.fidelity for trial, _ in measured), default=None)
+    return [
+        (trial, early_value(values, objective, early if trial.fidelity != full else {})) for trial, values in measured
+    ]

@@ -124,6 +124,25 @@ def test_costs_are_surveyed_where_a_model_learns_from_them(strategy: str) -> Non
     assert load_recipe(SearchRecipe, None, [*fields, "search.survey=0"])
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["search.early={ap: {ar10: 1}}"], "search.early.*'ar10' is none, did you mean ar_10"),
+        (["search.early={map: {ar_10: 1}}"], "search.early.*'map' is none"),
+        (["search.early={latency_ms: {ar_10: 1}}"], "search.early.*'latency_ms' is none"),
+        (["search.early={ap: {}}"], "search.early.ap.*at least 1"),
+        (["search.early={ap: {ar_10: 0}}"], "search.early.ap.ar_10.*greater than 0"),
+        (["search.early={ap: {ar_10: .nan}}"], "search.early.ap.ar_10"),
+        (["search.early={ap75: {ar_10: 1}}"], r"search.early: objectives \(ap, latency_ms\), not ap75"),
+        (["search.early={ap: {ar_10: 1}}", "search.strategy=evolution"], "strategy surrogate and rungs.*beside early"),
+        (["search.early={ap: {ar_10: 1}}", "search.rungs=[]"], "strategy surrogate and rungs.*beside early"),
+    ],
+)
+def test_what_stands_for_an_objective_early_is_one_of_its_figures(settings: list[str], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(SearchRecipe, None, ["data.file=d", "training.epochs=12", *settings])
+
+
 def test_what_was_used_can_be_read_again(tmp_path: Path) -> None:
     recipe = load_recipe(SearchRecipe, builtin("demo"), ["seed=3"])
     write_recipe(recipe, tmp_path / "recipe.yaml")

@@ -9,6 +9,7 @@ from detsearch.arch.spaces.section import read_space
 from detsearch.arch.spaces.structures import StructuresSpace
 from detsearch.runs.settings import SearchSettings
 from detsearch.runs.strategies import make_strategy
+from detsearch.search.early import EARLY
 from detsearch.search.objective import Objective
 from detsearch.search.replay import replay
 from detsearch.search.study import Search
@@ -74,3 +75,14 @@ def test_inside_of_structures_each_has_its_share_of_a_survey_after_its_baseline(
     trained = [t for t in trials[2:] if t.origin != SURVEY and t.continues is None]
     assert len(trained) == 6
     assert all(any(part.contains(t.spec) for part in space.parts) for t in trained)
+
+
+def test_what_stands_for_an_objective_early() -> None:
+    def early(settings: SearchSettings) -> object:
+        strategy = make_strategy(settings, SPACE, OBJECTIVES, epochs=EPOCHS, trainings=4)
+        return (strategy.surrogate if isinstance(strategy, Thawing) else strategy).early  # type: ignore[attr-defined]
+
+    assert early(SearchSettings(survey=0)) == EARLY
+    assert early(SearchSettings(survey=0, promote="rank")) == EARLY
+    assert early(SearchSettings(survey=0, early={})) == {}
+    assert early(SearchSettings(survey=0, early={"ap": {"ap50": 1.0}})) == {"ap": {"ap50": 1.0}}

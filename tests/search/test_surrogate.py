@@ -88,7 +88,7 @@ def test_costs_are_known_though_the_first_candidate_has_no_latency() -> None:
 
     rest = [measured(n, spec) for n, spec in enumerate([toy(0, 0), toy(3, 3), toy(5, 1)], start=1)]
     out = trial(0, toy(5, 5), TrialState.PRUNED)
-    predictions = surrogate._predictions([toy(3, 3)], [out, *rest], objectives)
+    predictions = surrogate._predictions([toy(3, 3)], [out, *rest], objectives, {})
     assert predictions is not None
     assert predictions.logarithmic.tolist() == [False, True]
     assert predictions.likely()[0, 1] == pytest.approx(22.0), "it was measured"
@@ -97,8 +97,8 @@ def test_costs_are_known_though_the_first_candidate_has_no_latency() -> None:
 def test_what_was_seen_and_what_is_asked_for_lie_in_one_geometry() -> None:
     """Prediction of a detector does not change with others of the same range beside it."""
     history = [trial(n, spec) for n, spec in enumerate([toy(0, 0), toy(2, 2), toy(1, 2)])]
-    alone = surrogate._predictions([toy(1, 1), toy(5, 5)], history, OBJECTIVES)
-    beside = surrogate._predictions([toy(1, 1), toy(5, 5), toy(5, 4), toy(4, 5)], history, OBJECTIVES)
+    alone = surrogate._predictions([toy(1, 1), toy(5, 5)], history, OBJECTIVES, {})
+    beside = surrogate._predictions([toy(1, 1), toy(5, 5), toy(5, 4), toy(4, 5)], history, OBJECTIVES, {})
     assert alone is not None and beside is not None  # noqa: PT018
     assert alone.means == pytest.approx(beside.means[:2])
 
@@ -130,6 +130,42 @@ def test_a_lower_fidelity_is_learnt_from() -> None:
     assert found is not None
     near = sum(abs(a - b) for a, b in zip(depths(found.spec), (5, 5), strict=True))
     assert near < 6
+
+
+def early_and_full(recall: dict[tuple[int, int], float]) -> list[Trial]:
+    """Three detectors in full, and several after one epoch, all with the same AP and each with a recall of its own."""
+    found = [trial(n, toy(n, n)) for n in range(3)]
+    for place, value in [((n, n), 0.1 * (n + 1)) for n in range(3)] + list(recall.items()):
+        metrics = Metrics(values={"ap": 0.05, "ar_10": value}, fidelity=Fidelity(1))
+        found.append(trial(len(found), toy(*place), fidelity=Fidelity(1), metrics=metrics))
+    return found
+
+
+def test_what_stands_for_an_objective_early_is_what_the_model_sees() -> None:
+    """Of (4, 5) and (5, 4) early AP says nothing, recall which of them is good."""
+    for good, bad in [((4, 5), (5, 4)), ((5, 4), (4, 5))]:
+        history = early_and_full({good: 0.9, bad: 0.01})
+        asked = [toy(*good), toy(*bad)]
+        seen = surrogate._predictions(asked, history, OBJECTIVES, {"ap": {"ar_10": 1.0}})
+        assert seen is not None
+        assert seen.means[0, 0] < seen.means[1, 0] - 1, "for minimisation"
+        blind = surrogate._predictions(asked, history, OBJECTIVES, {})
+        assert blind is not None
+        assert abs(blind.means[0, 0] - blind.means[1, 0]) < 0.1 * (seen.means[1, 0] - seen.means[0, 0])
+
+
+def test_after_the_most_epochs_an_objective_stands_for_itself() -> None:
+    history = [
+        trial(n, spec, metrics=Metrics(values={"ap": ap, "ar_10": 1 - ap}, fidelity=FIDELITY))
+        for n, (spec, ap) in enumerate([(toy(0, 0), 0.1), (toy(2, 2), 0.3), (toy(5, 5), 0.9)])
+    ]
+    own, other = (
+        surrogate._predictions([toy(0, 0), toy(5, 5)], history, OBJECTIVES, early)
+        for early in ({}, {"ap": {"ar_10": 1.0}})
+    )
+    assert own is not None
+    assert other is not None
+    assert np.array_equal(own.means, other.means)
 
 
 def test_large_spaces_are_not_listed(monkeypatch: pytest.MonkeyPatch) -> None:
