@@ -27,7 +27,7 @@ OBJECTIVES: Final = ("ap:max", "macs:min")
 CHOSEN: Final = 6
 """As many as the paper takes on."""
 
-_SHARED: Final = {*Run.model_fields, "execution"}
+_SHARED: Final = {*Run.model_fields, "execution", "limits"}
 """What stage two has from stage one, unless it says otherwise."""
 _FROM_SCRATCH: Final = {"frozen_stages": 0, "frozen_bn": False}
 """What is frozen has to come with weights."""
@@ -64,7 +64,10 @@ def modular_recipe(
     held = None if folder is None else structures_in(folder)
     if held is None:
         points = matrix(candidates, found.objectives)
-        return _inside(recipe, _spread(candidates, points, CHOSEN if count is None else count, recipe, tell))
+        chosen = _spread(candidates, points, CHOSEN if count is None else count, recipe, tell)
+        if count is not None and len(chosen) < count:
+            tell(f"{len(chosen)} structures in place of {count}: the front has no more that differ inside")
+        return _inside(recipe, chosen)
     if count is not None and len(held) > count:
         hint = "say as many as it was begun with, or choose another --out"
         raise StudyError(str(folder), f"a search inside of at most {count} structures", str(len(held)), hint)
@@ -79,9 +82,9 @@ def recipe_over(
     settings: Sequence[str] = (),
     options: Mapping[str, Any] | None = None,
 ) -> SearchRecipe:
-    """A recipe of stage two that has no structures yet. Data, training and the like are those of stage one's recipe
-    `first`, but weights are none, and nothing is frozen; what a recipe's values `raw`, read from `where`, `settings`
-    and `options` say comes before. RecipeError for what cannot be."""
+    """A recipe of stage two that has no structures yet. Data, training, limits and the like are those of stage one's
+    recipe `first`, but weights are none, and nothing is frozen; what a recipe's values `raw`, read from `where`,
+    `settings` and `options` say comes before. RecipeError for what cannot be."""
     merged = first.model_dump(mode="json", include=_SHARED)
     merged |= {"weights": "none", "objectives": list(OBJECTIVES)}
     merged["training"] |= _FROM_SCRATCH
@@ -170,9 +173,12 @@ def _spread(
         except RecipeError as error:
             refused.append((trial, error))
             continue
-        if frame not in frames:  # else the same detectors would be searched twice
-            chosen.append(trial.spec)
-            frames.append(frame)
+        if frame in frames:  # the same detectors would be searched twice
+            same = format_detector(chosen[frames.index(frame)])
+            tell(f"trial {trial.number} of the front is left out: its inside is that of {same}")
+            continue
+        chosen.append(trial.spec)
+        frames.append(frame)
     if not chosen:
         raise refused[-1][1]  # of one with a code, if there is any: what the recipe says is wrong
     for trial, fault in refused:

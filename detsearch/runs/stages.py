@@ -71,9 +71,10 @@ def check_second_stage(
     objectives = tuple(Objective.parse(text) for text in two.objectives)
     try:
         spaces = _insides(two, members, tell)
-        # A mask branch in some will do, and of which structures the starts are is not known yet.
+        # A mask branch in some will do.
         check_mask_objectives(objectives, [max((m.network for m in members), key=lambda network: network.has_masks)])
-        read_start(two.search)
+        for number, start in enumerate(read_start(two.search)):
+            _expect_inside_some(start, number, spaces)
         if two.search.strategy in LISTING:
             expect_listable(spaces[0], f"strategy {two.search.strategy}")
     except RecipeError as error:
@@ -128,6 +129,17 @@ def _insides(two: SearchRecipe, members: Sequence[DetectorSpec], tell: Callable[
     if len(faults) > _NAMED:
         tell(f"and {len(faults) - _NAMED} such structures more")
     return found
+
+
+def _expect_inside_some(start: DetectorSpec, number: int, spaces: Sequence[ModularSpace]) -> None:
+    """RecipeError for a start that is inside of no structure, whichever the first stage chooses: of which ones the
+    starts are is not known yet, but codes and widths are alike inside of all with one kind of block."""
+    faults = [(space, space.inner_fault(start)) for space in spaces]
+    if any(fault is None for _, fault in faults):
+        return
+    block = getattr(getattr(start.network.backbone, "code", None), "block", None)
+    why = next((fault for space, fault in faults if space.block == block), faults[0][1])
+    raise RecipeError(f"search.start[{number}]", "a detector inside of a structure", format_detector(start), why)
 
 
 def _covering(members: Sequence[DetectorSpec]) -> list[DetectorSpec]:

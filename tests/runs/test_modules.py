@@ -13,7 +13,7 @@ from detsearch.arch.spaces.structures import StructuresSpace
 from detsearch.cli.main import MENDABLE, OK, run
 from detsearch.errors import RecipeError, StudyError
 from detsearch.runs.modules import modular_recipe
-from detsearch.runs.recipe import load_recipe
+from detsearch.runs.recipe import load_recipe, write_recipe
 from detsearch.runs.search import search_structure
 from detsearch.runs.settings import SearchRecipe
 from detsearch.search.ledger import Ledger, read_study
@@ -59,13 +59,20 @@ def chosen(recipe: SearchRecipe) -> list[str]:
 
 
 def test_structures_are_spread_along_the_front(study: Path) -> None:
-    recipe = modular_recipe(study, count=3, settings=INSIDE)
+    told: list[str] = []
+    recipe = modular_recipe(study, count=3, settings=INSIDE, tell=told.append)
+    assert len(told) <= 1, "of the one with the same inside, if its turn came"
     best = {format_detector(t.spec) for t in front(read_study(study).trials, read_study(study).objectives)}
     found = chosen(recipe)
     assert len(found) == 3, "of four on the front, two have the same inside"
     assert set(found) <= best
     assert len({structure(NECKS[0]), structure(NECKS[2])} & set(found)) == 1
     assert chosen(modular_recipe(study, count=1, settings=INSIDE)) == found[:1]
+    told.clear()
+    assert chosen(modular_recipe(study, count=9, settings=INSIDE, tell=told.append)) == found
+    assert len(told) == 2
+    assert "left out: its inside is that of basicblock_4" in told[0]
+    assert told[1] == "3 structures in place of 9: the front has no more that differ inside"
     assert recipe.objectives == ["ap:max", "macs:min"]
     assert recipe.weights == "none"
     first = load_recipe(SearchRecipe, study / "recipe.yaml")
@@ -135,6 +142,16 @@ def test_widths_are_those_of_structures_with_a_neck(tmp_path: Path, search_file:
         ModularSpace.from_section({"structure": bare, "base": [4], "width": [8]})
 
 
+def test_limits_hold_inside_too(study: Path) -> None:
+    """A user's ceiling is not the first stage's alone."""
+    stored = study / "recipe.yaml"
+    load = load_recipe(SearchRecipe, stored, ["limits=[latency_ms<=30, params<=1e6]"])
+    write_recipe(load, stored)
+    assert modular_recipe(study, settings=INSIDE).limits == ["latency_ms<=30", "params<=1e6"]
+    assert modular_recipe(study, settings=[*INSIDE, "limits=[macs<=1e9]"]).limits == ["macs<=1e9"]
+    assert modular_recipe(study, settings=[*INSIDE, "limits=[]"]).limits == []
+
+
 def test_structures_can_be_named(study: Path) -> None:
     recipe = modular_recipe(study, trials=[4, 0], settings=[*INSIDE, "seed=5", "objectives=[ap:max,latency_ms:min]"])
     assert chosen(recipe) == [structure(NECKS[3]), structure(NECKS[0])]
@@ -168,12 +185,13 @@ def test_a_backbone_without_a_code_is_told(study: Path) -> None:
         done = Metrics(values={"ap": 0.9}, fidelity=Fidelity(2))
         ledger.finish(trial.number, TrialState.COMPLETE, metrics=done)
     told: list[str] = []
-    for count in (1, 6):
+    for count, others in [(1, 0), (None, 1), (6, 2)]:
         found = chosen(modular_recipe(study, count=count, settings=INSIDE, tell=told.append))
         assert TIMM not in found
-        assert len(told) == 1
-        assert "trial 6 of the front is left out" in told[0]
-        assert "swin_tiny" in told.pop()
+        (why,) = (text for text in told if "swin_tiny" in text)
+        assert why.startswith("trial 6 of the front is left out")
+        assert len(told) == 1 + others, "of the same inside, and of a front that has no six"
+        told.clear()
     assert len(chosen(modular_recipe(study, trials=[0, 1], settings=INSIDE))) == 2
     with pytest.raises(StudyError, match=r"trial 6.*have a code.*swin_tiny.*--trial"):
         modular_recipe(study, trials=[0, 6])

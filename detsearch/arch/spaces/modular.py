@@ -153,6 +153,11 @@ class ModularSpace:
         return coded(self.structure.network.backbone)
 
     @property
+    def block(self) -> str:
+        """The kind of block of all members."""
+        return self._own.code.block
+
+    @property
     def _tensor(self) -> InputSize:
         return self.structure.input.padded()
 
@@ -196,6 +201,16 @@ class ModularSpace:
 
     def fault(self, spec: DetectorSpec) -> str | None:
         """Why a detector is no member; None where it is one."""
+        if (wrong := self.inner_fault(spec)) is not None:
+            return wrong
+        parts = self._parts(spec)
+        assert parts is not None, "inner_fault looked"
+        member = self._member(*parts)
+        return None if member == spec else f"with its code and width the space has {format_detector(member)}"
+
+    def inner_fault(self, spec: DetectorSpec) -> str | None:
+        """What is wrong with what varies, whatever a detector is else: the block code and the neck's width; None where
+        nothing is."""
         parts = self._parts(spec)
         if parts is None:
             return "its backbone is no block code"
@@ -206,8 +221,7 @@ class ModularSpace:
             return wrong
         if self.widths and width not in self.widths:
             return f"its neck's width is none of {', '.join(map(str, self.widths))}"
-        member = self._member(code, width)
-        return None if member == spec else f"with its code and width the space has {format_detector(member)}"
+        return None
 
     def _fault(self, code: BlockCode) -> str | None:
         if code.base not in self.bases:
