@@ -19,7 +19,8 @@ would. For that, repeat the command with other seeds of the recipe (`--set struc
 --runs and --out of its own.
 
 About two hours on two cores of a CPU. Every part is kept in --runs, and the command goes on where it was stopped;
-`--until control` and the like do less. Writes two-stage.json, tables.md and fronts.svg (with matplotlib).
+`--until control` and the like do less. Writes two-stage.json, tables.md and fronts.svg, and the reports of both stages
+as Markdown and pictures (matplotlib).
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ import json
 import shlex
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +44,7 @@ from pydantic import BaseModel
 from detsearch.errors import RecipeError
 from detsearch.files import write_json, write_text
 from detsearch.intervals import Interval, mean_interval
+from detsearch.report.study import write_report
 from detsearch.runs.compare import compare
 from detsearch.runs.comparison import COSTS
 from detsearch.runs.folders import METRICS
@@ -52,7 +55,7 @@ from detsearch.runs.stages import first_stage, second_stage
 from detsearch.search.ledger import read_study
 from detsearch.search.objective import Objective
 from detsearch.search.pareto import front, matrix, non_dominated, spread
-from detsearch.search.study import Ending, StudyEvent, counts
+from detsearch.search.study import Ending, StudyEvent, added_epochs, counts
 from detsearch.search.trial import Trial, TrialInterrupted
 from detsearch.yamlfile import read_yaml
 
@@ -104,6 +107,12 @@ def trials_of(runs: Path, *names: str) -> list[Trial]:
 
 def training_seconds(trials: Sequence[Trial]) -> float:
     return sum(trial.metrics.values["train_seconds"] for trial in trials if trial.metrics is not None)
+
+
+def training_macs(trials: Sequence[Trial]) -> float:
+    """What trainings cost whatever the machine's pace was: multiply-accumulates of a forward pass times epochs."""
+    done = (trial for trial in trials if trial.metrics is not None and trial.cost is not None)
+    return sum(float(trial.cost.macs) * added_epochs(trial.fidelity, trial.continues, trials) for trial in done)
 
 
 def chosen(runs: Path, count: int) -> dict[str, list[str]]:
@@ -191,20 +200,16 @@ def report(
     }
     first, second = ARMS
     difference = mean_interval([a - b for a, b in zip(volumes[first], volumes[second], strict=True)])
-    spent = {
-        "structure": training_seconds(trials_of(runs, "structure")),
-        "modules": training_seconds(trials_of(runs, "modules")),
-        "control": training_seconds(trials_of(runs, "control")) - training_seconds(trials_of(runs, "structure")),
-    }
-    counts = {name: sum(t.metrics is not None for t in trials_of(runs, name)) for name in spent}
-    counts["control"] -= counts["structure"]
+    spent = spent_by_part(runs)
+    seconds, gmacs = ({part: figures[name] for part, figures in spent.items()} for name in ("seconds", "gmacs"))
     record = {
         "command": command(options),
         **provenance(),
         "seeds": list(range(options.seeds)),
         "search_seeds": {name: read_study(runs / name).identity.get("seed") for name in spent},
-        "paid": spent["control"] / spent["modules"],
-        "trained": {name: {"candidates": counts[name], "seconds": round(spent[name], 1)} for name in spent},
+        "paid": seconds["control"] / seconds["modules"],
+        "paid_macs": gmacs["control"] / gmacs["modules"],
+        "trained": spent,
         "reference": {"ap": 0.0, "latency_ms": limit},
         "hypervolume": {arm: {"by_seed": values, **interval(mean_interval(values))} for arm, values in volumes.items()},
         "difference": interval(difference),
@@ -226,6 +231,33 @@ def report(
     plot(members, limit, options.out / "fronts.svg")
 
 
+def spent_by_part(runs: Path) -> dict[str, dict[str, float]]:
+    """What each part trained: candidates, seconds, and GMACs of a forward pass times epochs; of the control what it
+    trained beyond the first stage, with which it begins."""
+    spent = {}
+    for name in ("structure", "modules", "control"):
+        trials = trials_of(runs, name)
+        spent[name] = {
+            "candidates": sum(trial.metrics is not None for trial in trials),
+            "seconds": round(training_seconds(trials), 1),
+            "gmacs": round(training_macs(trials) / 1e9, 2),
+        }
+    for figure, value in spent["structure"].items():
+        spent["control"][figure] = round(spent["control"][figure] - value, 2)
+    return spent
+
+
+def reports(runs: Path, out: Path) -> None:
+    """The reports of both stages as Markdown and pictures: how far each structure was lifted, the merged front, what
+    goes with what."""
+    for name, how in (("structure", {"modules": runs / "modules"}), ("modules", {"first": runs / "structure"})):
+        with tempfile.TemporaryDirectory() as scratch:
+            for path in write_report(runs / name, Path(scratch), pictures="svg", **how):
+                if path.suffix != ".html":
+                    (out / name).mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(path, out / name / path.name)
+
+
 def command(options: argparse.Namespace) -> str:
     """What makes these figures again, wherever it is run."""
     recipe = options.recipe.name if options.recipe.is_absolute() else str(options.recipe)
@@ -242,11 +274,16 @@ def interval(found: Interval | None) -> dict[str, float | None]:
 def tables(record: Mapping[str, Any], members: Mapping[str, Sequence[Retrained]]) -> str:
     trained = record["trained"]
     lines = [
-        "| part | candidates trained | seconds of training |",
-        "|---|--:|--:|",
-        *(f"| {name} | {part['candidates']} | {part['seconds']:.0f} |" for name, part in trained.items()),
+        "| part | candidates trained | seconds of training | GMACs x epochs |",
+        "|---|--:|--:|--:|",
+        *(
+            f"| {name} | {part['candidates']:.0f} | {part['seconds']:.0f} | {part['gmacs']:.1f} |"
+            for name, part in trained.items()
+        ),
         "",
-        f"The control was paid {record['paid']:.3f} times the second stage's seconds.",
+        f"The control was paid {record['paid']:.3f} times the second stage's seconds, and trained "
+        f"{record['paid_macs']:.3f} times its multiply-accumulates (of a forward pass, times epochs; all trainings see "
+        "as many images an epoch), whatever the machine's pace was meanwhile.",
         "",
         "Hypervolume on test of what val chose, below AP 0 and "
         f"{record['reference']['latency_ms']:.1f} ms, as a share of that latency; "
@@ -333,6 +370,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(f"failed, repeat the command: {', '.join(done.failed)}")
     if "report" in wanted:
         report(options.runs, final_figures(options.runs / "final", final), arms, options)
+        reports(options.runs, options.out)
 
 
 if __name__ == "__main__":

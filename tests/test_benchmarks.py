@@ -21,8 +21,11 @@ from detsearch.errors import StudyError
 from detsearch.runs.settings import SearchSettings
 from detsearch.runs.strategies import make_strategy
 from detsearch.search.tablefile import write_table
+from detsearch.search.trial import TrialState
 from detsearch.supernet.cells import Architecture
+from detsearch.types import Fidelity
 from tests.search.generated import CHOICES, generated
+from tests.search.toy import toy, trial
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = {**CHOICES, "backbone": CHOICES["backbone"][:3], "neck": CHOICES["neck"][1:]}
@@ -315,6 +318,13 @@ def test_the_volume_of_an_arm_is_that_on_test_of_what_val_chose(load: Load) -> N
     assert two_stage.volume(kept, two_stage.seed_of(0), 50.0) == pytest.approx((0.4 * 30 + 0.3 * 10) / 50)
 
 
+def test_what_a_part_trained_does_not_depend_on_the_machine_s_pace(load: Load) -> None:
+    """MACs of the toys are 10 + 3 a + 2 b: 10 and 15, three epochs each; the second began with its first epoch."""
+    early = trial(1, toy(1, 1), fidelity=Fidelity(1))
+    trials = [trial(0, toy(0, 0)), early, trial(2, toy(1, 1), continues=1), trial(3, toy(5, 5), TrialState.FAILED)]
+    assert load("two_stage").training_macs(trials) == 3 * 10 + 15 + 2 * 15
+
+
 @pytest.mark.slow
 def test_two_stages_are_compared_with_one(tmp_path: Path, load: Load, capsys: pytest.CaptureFixture[str]) -> None:
     """On synthetic images: both arms cost alike, a second call does nothing again."""
@@ -359,6 +369,10 @@ def test_two_stages_are_compared_with_one(tmp_path: Path, load: Load, capsys: py
     trained = found["trained"]
     assert trained["control"]["seconds"] >= trained["modules"]["seconds"] > 0
     assert (trained["structure"]["candidates"], trained["modules"]["candidates"]) == (2, 4)
+    assert found["paid_macs"] == pytest.approx(trained["control"]["gmacs"] / trained["modules"]["gmacs"])
+    for stage, words in [("structure", "## Front"), ("modules", "## Lift over the baselines")]:
+        assert words in (tmp_path / "out" / stage / "report.md").read_text()
+        assert (tmp_path / "out" / stage / "front.svg").exists()
     assert set(found["hypervolume"]) == {"two stages", "one stage"}
     assert all(len(row["test_ap"]) == 2 for row in found["candidates"])
     assert {arm for row in found["candidates"] for arm in row["arms"]} == {"two stages", "one stage"}
