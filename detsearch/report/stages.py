@@ -76,7 +76,7 @@ def stages_scene(view: StudyView, trials: Sequence[Trial]) -> StagesScene | None
     first, second = drawn(view.first.trials), drawn(measured(trials, view.objectives))
     if not first:
         return None
-    baselines = {lift.baseline.number for lift in view.lifts.values() if lift is not None}
+    baselines = {lift.baseline.number for lift in view.lifts.values() if not isinstance(lift, str)}
     span, log = visible([value(trial, x) for trial in (*first, *second)])
 
     def line(some: Sequence[Trial]) -> list[tuple[float, float]]:

@@ -217,7 +217,7 @@ def _parts(study: StudyRecord, space: AnySpace) -> dict[str, frozenset[int]]:
     }
 
 
-def _lifts(study: StudyRecord, space: AnySpace) -> dict[str, Lift | None]:
+def _lifts(study: StudyRecord, space: AnySpace) -> dict[str, Lift | str]:
     """How far structures were lifted by a search inside of them; nothing of other searches."""
     if not isinstance(space, StructuresSpace):
         return {}

@@ -88,7 +88,7 @@ class StudyView:
     references: tuple[Reference, ...] = ()
     known: Mapping[int, str] = field(default_factory=dict)
     chosen: frozenset[int] = frozenset()
-    lifts: Mapping[str, Lift | None] = field(default_factory=dict)
+    lifts: Mapping[str, Lift | str] = field(default_factory=dict)
     parts: Mapping[str, frozenset[int]] = field(default_factory=dict)
     first: FirstStage | None = None
     training: str = ""
@@ -186,8 +186,10 @@ def _range(counts: Sequence[int]) -> str:
 
 
 def steadiness(trials: Sequence[Trial]) -> str:
-    """How many latencies were measured with a steady clock."""
-    steady = [latency.steady for trial in trials if (latency := latency_of(trial)) is not None]
+    """How many latencies were measured with a steady clock; one that a training has from the one which it goes on with,
+    or from a survey, was measured once."""
+    measured = {(trial.code, latency) for trial in trials if (latency := latency_of(trial)) is not None}
+    steady = [latency.steady for _, latency in measured]
     if not steady:
         return "no latency measured"
     return f"{sum(steady)} of {len(steady)} measurements steady" + (

@@ -75,6 +75,8 @@ def search_structure(
     masks = any(network.has_masks for network in networks)
     splits = load_splits(recipe, masks=masks)
     check_run(recipe, networks, here)
+    limits = tuple(Limit.parse(text) for text in recipe.limits)
+    timed = "latency_ms" in {named.name for named in (*objectives, *limits)}
     candidates = TrainedCandidates(recipe, len(splits[recipe.data.train].classes), device, masks)
     rungs = (*recipe.search.pauses(recipe.training.epochs), recipe.training.epochs)
     ranked = len(rungs) > 1 and not recipe.search.by_model
@@ -89,7 +91,8 @@ def search_structure(
         halving=Halving(objectives=objectives, rungs=rungs, eta=recipe.search.eta) if ranked else None,
         leq=leq if recipe.search.prune and not everything else None,
         slack=recipe.search.slack,
-        limits=tuple(Limit.parse(text) for text in recipe.limits),
+        limits=limits,
+        counted=None if timed else candidates.counted,
     )
     images = {name: summary(dataset) for name, dataset in splits.items()}
     with (

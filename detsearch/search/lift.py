@@ -28,20 +28,26 @@ def lifts(
     objectives: Sequence[Objective],
     baselines: Sequence[DetectorSpec],
     part_of: Callable[[DetectorSpec], int | None],
-) -> list[Lift | None]:
-    """For each of the `baselines` how far the members of its part were lifted; None where it was not trained. Only
-    trials of the highest fidelity count. `objectives` are at least two."""
+) -> list[Lift | str]:
+    """For each of the `baselines` how far the members of its part were lifted; why not, where it was not trained in
+    full. Only trials of the highest fidelity count. `objectives` are at least two."""
     compared = measured(trials, objectives)
-    found: list[Lift | None] = []
+    found: list[Lift | str] = []
     for number, spec in enumerate(baselines):
         baseline = next((trial for trial in compared if trial.spec == spec), None)
         if baseline is None:
-            found.append(None)
+            found.append(_why_not(trials, spec))
             continue
         members = [trial for trial in compared if trial is not baseline and part_of(trial.spec) == number]
         better, cheaper = (_best(axis, [baseline, *members], objectives) for axis in (0, 1))
         found.append(Lift(baseline, len(members), better, cheaper))
     return found
+
+
+def _why_not(trials: Sequence[Trial], spec: DetectorSpec) -> str:
+    """The last word on a detector that was not trained in full."""
+    last = next((trial for trial in reversed(trials) if trial.spec == spec), None)
+    return f"{last.state}: {last.reason}" if last is not None and last.reason else "not trained"
 
 
 def _best(axis: int, trials: Sequence[Trial], objectives: Sequence[Objective]) -> Trial:

@@ -18,6 +18,7 @@ from detsearch.search.inheritance import Heir, weights_epochs
 from detsearch.search.objective import Limit
 from detsearch.search.pruning import Leq, prune_reason
 from detsearch.search.trial import (
+    GIVEN,
     SURVEY,
     Cost,
     Evaluate,
@@ -42,7 +43,8 @@ class Search:
     """What is looked for and how; the objectives are the ledger's.
 
     `fidelity` is the full one; with `halving`, whose last rung it then is, candidates begin with the first rung. `leq`
-    is the order that pruning relies on, None for no pruning, and `slack` its margin (see `prune_reason`).
+    is the order that pruning relies on, None for no pruning, and `slack` its margin (see `prune_reason`). `counted` is
+    asked in place of `cost` of what only has to be costed (`SURVEY`), where neither objectives nor limits need all.
     """
 
     strategy: Strategy
@@ -54,6 +56,7 @@ class Search:
     leq: Leq | None = None
     slack: float = 0.0
     limits: tuple[Limit, ...] = ()
+    counted: Cost | None = None
 
 
 class Ending(StrEnum):
@@ -192,7 +195,7 @@ class _Loop:
         elif trial.origin != SURVEY and not self._affordable(trial.fidelity, trial.continues, begun, known):
             return Ending.EPOCHS
         if trial.state is TrialState.WAITING and trial.cost is None:
-            if (cost := _known_cost(trial, known)) is None:
+            if (cost := self._known_cost(trial, known)) is None:
                 self._start_cost(trial)
             else:
                 self.ledger.record_cost(trial.number, cost)
@@ -216,6 +219,8 @@ class _Loop:
         proposal = self.search.strategy.propose(*_parted(known), proposal_rng(self.search.seed, len(known)))
         if proposal is None or proposal.fidelity is not None or self.search.halving is None:
             return proposal
+        if proposal.origin == GIVEN:  # what others are compared with has to be trained in full
+            return proposal
         return replace(proposal, fidelity=self.search.halving.first)
 
     def _affordable(self, fidelity: Fidelity, continues: int | None, begun: list[Trial], known: list[Trial]) -> bool:
@@ -232,7 +237,8 @@ class _Loop:
         return self.ledger.add(proposal, fidelity=proposal.fidelity or self.search.fidelity, seed=seed)
 
     def _worthwhile(self, trial: Trial, known: list[Trial]) -> bool:
-        """Is a candidate whose cost is known to be trained? If not, it has been recorded why."""
+        """Is a candidate whose cost is known to be trained? If not, it has been recorded why. What the user named, and
+        a structure's baseline, is not left out for what the order says of it."""
         cost = trial.cost
         assert cost is not None
         costs = cost.values()
@@ -242,7 +248,7 @@ class _Loop:
         # Those on what is known first: what is out by its MACs need not have been measured.
         limits = sorted(self.search.limits, key=lambda limit: limit.name not in costs)
         reason = next((found for limit in limits if (found := limit.broken_by(costs))), None)
-        if reason is None and self.search.leq is not None:
+        if reason is None and self.search.leq is not None and trial.origin != GIVEN:
             reason = prune_reason(
                 trial.spec,
                 cost,
@@ -257,9 +263,26 @@ class _Loop:
             self._end(trial, TrialState.PRUNED, reason)
         return reason is None
 
+    def _known_cost(self, trial: Trial, known: Sequence[Trial]) -> CostMetrics | None:
+        """That of the training which it goes on with, or of its detector in a survey, if that is all there is to know
+        and its latency was steady."""
+        if trial.continues is not None:
+            return known[trial.continues].cost
+        if trial.origin == SURVEY:
+            return None
+        costs = (t.cost for t in known if t.state is TrialState.COSTED and t.spec == trial.spec)
+        return next((cost for cost in costs if cost is not None and self._is_whole(cost)), None)
+
+    def _is_whole(self, cost: CostMetrics) -> bool:
+        if cost.latency is not None:
+            return cost.latency.steady
+        # Without a latency it may be one that was only counted, now or before a limit was set.
+        return self.search.counted is None and {limit.name for limit in self.search.limits} <= cost.values().keys()
+
     def _start_cost(self, trial: Trial) -> None:
         folder = self.ledger.trial_folder(trial.number)
-        self.executor.submit(trial.number, folder, _CostTask(self.search.cost), (trial.spec,))
+        cost = self.search.counted if trial.origin == SURVEY else None
+        self.executor.submit(trial.number, folder, _CostTask(cost or self.search.cost), (trial.spec,))
 
     def _heard_of_cost(self, trial: Trial, event: Event) -> None:
         match event:
@@ -358,17 +381,6 @@ class _CostTask:
 def _parted(known: Sequence[Trial]) -> tuple[list[Trial], list[Trial]]:
     """The trials that have ended, and the others."""
     return [t for t in known if t.state.final], [t for t in known if not t.state.final]
-
-
-def _known_cost(trial: Trial, known: Sequence[Trial]) -> CostMetrics | None:
-    """That of the training which it goes on with, or of its detector in a survey, if its latency was steady."""
-    if trial.continues is not None:
-        return known[trial.continues].cost
-    if trial.origin == SURVEY:
-        return None
-    costs = (t.cost for t in known if t.state is TrialState.COSTED and t.spec == trial.spec)
-    steady = (cost for cost in costs if cost is not None and (cost.latency is None or cost.latency.steady))
-    return next(steady, None)
 
 
 def counts(trial: Trial) -> bool:

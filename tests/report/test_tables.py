@@ -15,7 +15,7 @@ from detsearch.report.html import html_report
 from detsearch.report.markdown import code_block, code_span, escape_markdown
 from detsearch.report.scene import scene
 from detsearch.report.tables import markdown_report, markdown_table, terminal_table
-from detsearch.report.view import UNSTEADY
+from detsearch.report.view import UNSTEADY, steadiness
 from detsearch.search.lift import Lift
 from detsearch.search.objective import Objective
 from detsearch.search.trial import TrialState
@@ -70,6 +70,14 @@ def test_any_text_in_a_cell_renders_to_itself_and_adds_no_cell(text: str) -> Non
 def test_a_fence_is_longer_than_what_it_holds() -> None:
     text = "a: |\n  ```\n  ````\n"
     assert MarkdownIt().render(code_block(text, "yaml")).count("<pre>") == 1
+
+
+def test_what_was_measured_once_counts_once() -> None:
+    """A training that goes on, and one whose cost a survey measured, have that measurement."""
+    costed = trial(0, None, 9.0, steady=False, state=TrialState.COSTED)
+    trials = [costed, trial(1, 0.1, 9.0, steady=False, epochs=4), trial(2, 0.2, 9.0, steady=False), trial(3, 0.3, 7.0)]
+    assert steadiness(trials).startswith("1 of 2 measurements steady")
+    assert steadiness(trials[:0]) == "no latency measured"
 
 
 def test_markdown_table_has_figures_units_and_test_results() -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from detsearch.arch.spec import DetectorSpec
-from detsearch.search.lift import lifts
+from detsearch.search.lift import Lift, lifts
 from detsearch.search.trial import TrialState
 from detsearch.types import Fidelity, Metrics
 from tests.search.toy import OBJECTIVES, depths, toy, trial
@@ -26,19 +26,21 @@ def test_by_hand() -> None:
         scored(4, toy(0, 0), 0.39),  # cheapest, but worse
         scored(5, toy(1, 0), 0.99),  # of another structure
         scored(6, toy(0, 4), 0.99, epochs=1),  # of another fidelity
-        trial(7, toy(1, 1), TrialState.FAILED),
+        trial(7, toy(1, 1), TrialState.FAILED, reason="out of memory"),
+        trial(8, toy(1, 2), TrialState.PRUNED, reason="macs=14 is above the limit macs<=13"),
     ]
-    first, second, third = lifts(trials, OBJECTIVES, [toy(0, 3), toy(1, 0), toy(1, 1)], part_of)  # type: ignore[arg-type]
-    assert first is not None
-    assert second is not None
+    baselines = [toy(0, 3), toy(1, 0), toy(1, 1), toy(1, 2), toy(1, 3)]
+    first, second, *others = lifts(trials, OBJECTIVES, baselines, part_of)  # type: ignore[arg-type]
+    assert isinstance(first, Lift)
+    assert isinstance(second, Lift)
     assert (first.baseline.number, first.trials, first.better.number, first.cheaper.number) == (0, 4, 2, 1)
     assert (second.baseline.number, second.trials) == (5, 0)
     assert second.better is second.cheaper is second.baseline
-    assert third is None, "not trained"
+    assert others == ["failed: out of memory", "pruned: macs=14 is above the limit macs<=13", "not trained"]
 
 
 def test_equal_ones_leave_the_baseline() -> None:
     trials = [scored(0, toy(0, 3), 0.40), scored(1, toy(0, 4), 0.40)]
     (found,) = lifts(trials, OBJECTIVES, [toy(0, 3)], part_of)  # type: ignore[arg-type]
-    assert found is not None
+    assert isinstance(found, Lift)
     assert found.better is found.cheaper is found.baseline

@@ -145,6 +145,35 @@ def test_a_latency_that_was_not_steady_is_measured_again() -> None:
     assert len(shaky.asked) == 2 * SPACE.size()
 
 
+def test_what_is_only_costed_is_only_counted_where_that_will_do() -> None:
+    """And measured when it is trained."""
+
+    class Timed(Counted):
+        def __call__(self, spec: DetectorSpec) -> CostMetrics:
+            return replace(super().__call__(spec), latency=latency(5.0))
+
+    timed, counted = Timed(), Counted()
+    done = replay(search(survey(10), timed, counted=counted), OBJECTIVES, name=code, trials=30)
+    assert len(counted.asked) == 10
+    assert len(timed.asked) == 30
+    trained = [t for t in done.trials if t.state is TrialState.COMPLETE]
+    assert all(t.cost is not None and t.cost.latency is not None for t in trained)
+    assert {t.spec for t in trained} & set(counted.asked)
+
+
+def test_what_was_only_counted_is_measured_for_a_limit_that_came_later(tmp_path: Path) -> None:
+    class Timed(Counted):
+        def __call__(self, spec: DetectorSpec) -> CostMetrics:
+            return replace(super().__call__(spec), latency=latency(5.0))
+
+    limits = (Limit.parse("latency_ms<=9"),)
+    for trials, more in [(1, {"counted": Counted()}), (20, {"limits": limits})]:
+        with Ledger(tmp_path, {"kind": "toy"}, OBJECTIVES, codec=TOY_CODEC) as ledger:
+            run_study(ledger, search(survey(36), Timed(), **more), InlineExecutor(), trials=trials)
+    found = read_study(tmp_path, TOY_CODEC).trials[36:]
+    assert [t.state for t in found] == [TrialState.COMPLETE] * 20
+
+
 def test_a_coordinator_that_dies_before_a_cost_is_taken_over_measures_nothing_again(tmp_path: Path) -> None:
     counted = Counted()
     with Ledger(tmp_path, {"kind": "toy"}, OBJECTIVES, codec=TOY_CODEC) as ledger:
