@@ -171,6 +171,12 @@ class CompareRecipe(Section):
                 raise ValueError(f"{name}: a seed belongs to `seeds`, so that arms are compared at equal ones")
         return arms
 
+    @field_validator("figures")
+    @classmethod
+    def _figures(cls, names: list[str]) -> list[str]:
+        _known(names, MAXIMISED)
+        return names
+
     @field_validator("input")
     @classmethod
     def _size(cls, text: str | None) -> str | None:

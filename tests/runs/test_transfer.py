@@ -88,15 +88,16 @@ def test_where_an_arm_comes_from(study: Path, checkpoint: Path) -> None:
         ({"study": 3, "trial": 1}, RecipeError, "arm a, study: expected a path"),
         ({"study": "STUDY", "trial": 4}, StudyError, "a number from 0 to 3, got 4"),
         ({"study": "STUDY", "front": 4}, RecipeError, "a place from 1 to 3, got 4"),
-        ({"study": "STUDY", "front": 0}, RecipeError, "a place from 1 to 3, got 0"),
+        ({"study": "STUDY", "front": 0}, RecipeError, "front: expected a place from 1 to 3, got 0"),
         ({"study": "nosuch", "front": 1}, StudyError, "nosuch"),
         ({"checkpoint": "nosuch.pt"}, CheckpointError, "nosuch.pt"),
     ],
 )
 def test_what_cannot_be_taken_along(study: Path, fields: dict[str, Any], error: type[Exception], message: str) -> None:
     given = {name: str(study) if value == "STUDY" else value for name, value in fields.items()}
-    with pytest.raises(error, match=message):
+    with pytest.raises(error, match=message) as caught:
         arm_fields("a", given)
+    assert str(caught.value).startswith("arm a")
 
 
 def test_all_are_trained_at_one_size(tmp_path: Path, data_file: Path, study: Path, checkpoint: Path) -> None:
