@@ -45,6 +45,20 @@ class Spread:
 
 
 @dataclass(frozen=True)
+class Figure(Interval):
+    """A mean over seeds with its interval, and the values by seed: with another arm's at equal seeds they give the
+    interval of the difference."""
+
+    by_seed: Mapping[int, float]
+
+    @classmethod
+    def of(cls, by_seed: Mapping[int, float]) -> Self | None:
+        """None of no values."""
+        found = mean_interval(list(by_seed.values()))
+        return None if found is None else cls(found.mean, found.half, found.count, by_seed)
+
+
+@dataclass(frozen=True)
 class Row:
     """An arm: its `settings`, as the recipe's columns ask for them; its figures, by name (``test ap``), over the seeds
     that are done, and their differences from the first arm's at equal seeds, None where there is nothing, and for the
@@ -53,7 +67,7 @@ class Row:
 
     arm: str
     settings: Mapping[str, str]
-    figures: Mapping[str, Interval | None]
+    figures: Mapping[str, Figure | None]
     differences: Mapping[str, Interval | None]
     costs: Mapping[str, Spread]
     detectors: Mapping[int, str]
@@ -106,7 +120,7 @@ def collect(
         keys = {seed: f"{arm}-{seed}" for seed in recipe.seeds if f"{arm}-{seed}" in metrics}
         mine = {seed: scores[key] for seed, key in keys.items()}
         base = {seed: scores.get(f"{first}-{seed}", {}) for seed in keys}
-        figures = {name: mean_interval([found[name] for found in mine.values() if name in found]) for name in names}
+        figures = {name: Figure.of({s: found[name] for s, found in mine.items() if name in found}) for name in names}
         differences = {
             name: mean_interval([mine[s][name] - base[s][name] for s in keys if name in base[s] and name in mine[s]])
             for name in names

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import yaml
 
 from detsearch.cli.main import DEFECT, MENDABLE, OK, run
 from detsearch.errors import CheckpointError, DataError, RecipeError, ResourceError, StudyError, UserError
+from detsearch.intervals import mean_interval
 from detsearch.report.comparison import markdown_comparison
 from detsearch.runs.compare import compare, runs_of
 from detsearch.runs.comparison import Comparison, Row, Spread, column
@@ -79,6 +81,29 @@ def test_the_table_reads(tmp_path: Path, data_file: Path, capsys: pytest.Capture
     assert "±" not in first, "one seed has no spread"
     assert second.startswith("| longer |")
     assert "(" in second.split("|")[2], "a difference"
+
+
+def test_the_record_holds_what_pairs_any_two_arms(tmp_path: Path, data_file: Path) -> None:
+    arms = {"plain": {}, "longer": {"training.epochs": 2}, "faster": {"training.lr": 0.05}}
+    path = tmp_path / "recipe.yaml"
+    path.write_text(json.dumps(recipe(data_file, arms=arms, workers=2).model_dump(mode="json")))
+    assert run(["compare", "--recipe", str(path), "--out", str(tmp_path / "out")]) == OK
+    rows = {row["arm"]: row for row in json.loads((tmp_path / "out" / "table.json").read_text())["rows"]}
+    assert list(rows) == list(arms)
+    figure = "test ap50"
+    by_seed = {arm: row["figures"][figure]["by_seed"] for arm, row in rows.items()}
+    for arm, values in by_seed.items():
+        for seed, value in values.items():
+            metrics = json.loads((tmp_path / "out" / f"{arm}-{seed}" / "metrics.json").read_text())
+            assert value == metrics["scores"]["test"]["ap50"]
+        assert list(values) == ["0", "1"]
+        held = mean_interval(list(values.values()))
+        assert held is not None
+        assert {**asdict(held), "by_seed": values} == rows[arm]["figures"][figure]
+    assert len({tuple(values.values()) for values in by_seed.values()}) == 3, "arms differ"
+    paired = mean_interval([by_seed["longer"][seed] - by_seed["plain"][seed] for seed in ("0", "1")])
+    assert paired is not None
+    assert asdict(paired) == rows["longer"]["differences"][figure]
 
 
 def test_heads_are_searched_then_trained(tmp_path: Path, data_file: Path) -> None:
