@@ -39,7 +39,7 @@ def compare(recipe: CompareRecipe, folder: Path, *, tell: Callable[[str], None] 
     that fails on its way ends nothing but itself, and is one of those that `failed`.
     """
     runs = runs_of(recipe)
-    for field in recipe.columns:
+    for field in recipe.columns or ():
         for run in runs.values():
             column(run, field)
     finished = {key: folder / key if recipe.kind == "train" else folder / key / TRAINED for key in runs}

@@ -14,7 +14,7 @@ from detsearch.errors import CheckpointError, DataError, RecipeError, ResourceEr
 from detsearch.intervals import mean_interval
 from detsearch.report.comparison import markdown_comparison
 from detsearch.runs.compare import compare, runs_of
-from detsearch.runs.comparison import Comparison, Row, Spread, column
+from detsearch.runs.comparison import Comparison, Row, Spread, column, varying
 from detsearch.runs.data import load_split, open_datafile
 from detsearch.runs.recipe import load_recipe, override
 from detsearch.runs.settings import CompareRecipe
@@ -74,13 +74,13 @@ def test_the_table_reads(tmp_path: Path, data_file: Path, capsys: pytest.Capture
     assert (tmp_path / "out" / "table.md").read_text().strip() in text
     header, rule, first, second = (tmp_path / "out" / "table.md").read_text().strip().splitlines()
     assert header.startswith(
-        "| arm | val ap | val ap50 | test ap | test ap50 | M parameters | GMACs | seeds | detector |"
+        "| arm | training.epochs | val ap | val ap50 | test ap | test ap50 | M parameters | GMACs | seeds | detector |"
     )
     assert rule.count("|") == header.count("|") == first.count("|")
-    assert first.startswith("| plain |")
+    assert first.startswith("| plain | 1 |")
     assert "±" not in first, "one seed has no spread"
-    assert second.startswith("| longer |")
-    assert "(" in second.split("|")[2], "a difference"
+    assert second.startswith("| longer | 2 |")
+    assert "(" in second.split("|")[3], "a difference"
 
 
 def test_the_record_holds_what_pairs_any_two_arms(tmp_path: Path, data_file: Path) -> None:
@@ -132,7 +132,7 @@ WILD = {
 
 
 def test_an_arm_that_fails_ends_itself(tmp_path: Path, data_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    chosen = recipe(data_file, arms={"plain": {}, "wild": WILD}, seeds=[0])
+    chosen = recipe(data_file, arms={"plain": {}, "wild": WILD}, seeds=[0], columns=[])
     found = compare(chosen, tmp_path / "out")
     assert list(found.failed) == ["wild-0"]
     assert "lower training.lr" in found.failed["wild-0"]
@@ -276,6 +276,40 @@ def test_columns_show_what_arms_are_made_of(tmp_path: Path, data_file: Path) -> 
     assert first.startswith("| arm | norm | training.batch | lr | weights | val ap |")
     assert second.startswith("| b | gn | 2 | 0.01 | none |"), "half the images, half the learning rate"
     assert [row.settings["training.batch"] for row in found.rows] == ["4", "2"]
+
+
+BASE = {"training.batch": 4, "training.base_batch": 4}
+VARIED: list[tuple[dict[str, dict[str, Any]], dict[str, list[str]]]] = [
+    ({"a": {}, "b": {}}, {}),
+    ({"a": {}}, {}),
+    ({"a": {}, "b": {"detector": TINY}}, {}),
+    ({"a": {}, "b": {"norm": "bn"}, "c": {"norm": "gn"}}, {"norm": ["gn", "bn", "gn"]}),
+    ({"a": {}, "b": {"augmentation.scale": [0.5, 2.0]}}, {"augmentation.scale": ["[1.0, 1.0]", "[0.5, 2.0]"]}),
+    (
+        {"a": {}, "b": {"training.epochs": 2, "training.clip_norm": None}},
+        {"training.clip_norm": ["10", "null"], "training.epochs": ["1", "2"]},
+    ),
+    ({"a": BASE, "b": {**BASE, "training.lr": 0.03}}, {"lr": ["0.01", "0.03"]}),
+    ({"a": BASE, "b": {**BASE, "training.batch": 8}}, {"training.batch": ["4", "8"], "lr": ["0.01", "0.02"]}),
+    (
+        {"a": BASE, "b": {"training.batch": 8, "training.base_batch": 8}},
+        {"training.batch": ["4", "8"], "training.base_batch": ["4", "8"]},
+    ),
+    (
+        {"a": {"training.batch": "auto"}, "b": {"training.batch": "auto", "training.lr": 0.02}},
+        {"training.lr": ["0.01", "0.02"]},
+    ),
+]
+"""Arms, and the columns in which they differ."""
+
+
+@pytest.mark.parametrize(("arms", "columns"), VARIED)
+def test_fields_in_which_arms_differ(
+    data_file: Path, arms: dict[str, dict[str, Any]], columns: dict[str, list[str]]
+) -> None:
+    runs = list(runs_of(recipe(data_file, arms=arms, seeds=[3])).values())
+    found = varying(runs)
+    assert {field: [column(run, field) for run in runs] for field in found} == columns
 
 
 def test_a_column_that_is_not_there_ends_before_time_is_spent(tmp_path: Path, data_file: Path) -> None:

@@ -122,7 +122,8 @@ def test_all_are_trained_at_one_size(tmp_path: Path, data_file: Path, study: Pat
     assert found.names == ("val voc_ap50", "val ap", "test voc_ap50", "test ap")
     assert all(row.costs["latency_ms"].least > 0 for row in found.rows)
     table = [line for line in markdown_comparison(found).splitlines() if line.startswith("|")]
-    assert table[0].startswith("| arm | val voc_ap50 | val ap | test voc_ap50 | test ap | M parameters | GMACs | ms |")
+    header = "| arm | weights | val voc_ap50 | val ap | test voc_ap50 | test ap | M parameters | GMACs | ms |"
+    assert table[0].startswith(header)
     assert len(table) == 5
     with pytest.raises(StudyError, match="another run's"):
         compare(chosen.model_copy(update={"input": "64x64"}), tmp_path / "out")
