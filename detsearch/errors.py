@@ -6,6 +6,8 @@ The command line turns a `UserError` into exit status 2; anything else is a defe
 
 from __future__ import annotations
 
+from typing import Self
+
 MAX_RECEIVED = 400
 """Characters of what was received that a message shows: a hostile file must not flood the terminal."""
 
@@ -35,6 +37,10 @@ class UserError(DetsearchError):
         if hint is not None:
             text += f"; {hint}"
         super().__init__(printable(" ".join(text.split())))
+
+    def within(self, part: str) -> Self:
+        """The same mistake, in a part of something bigger: the part is named before the place."""
+        return type(self)(f"{part}: {self.where}", self.expected, self.received, self.hint)
 
     def __reduce__(self) -> tuple[object, ...]:
         # Exceptions cross process borders; the default would call __init__ with the finished message only.

@@ -94,7 +94,7 @@ def resolve(text: str, size: InputSize | None = None) -> DetectorSpec:
         try:
             return _resolve_text(line, size)
         except SpecError as error:
-            raise SpecError(f"{text}: {error.where}", error.expected, error.received, error.hint) from None
+            raise error.within(text) from None
     if "@" not in text and os.path.isdir(text):
         raise SpecError(text, "a preset, a detector, or a text file with one on its first line", "a folder")
     return _resolve_text(text, size)

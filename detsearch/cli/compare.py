@@ -10,6 +10,7 @@ import typer
 
 from detsearch.cli import options
 from detsearch.cli.output import log, print_json, say
+from detsearch.errors import TrainingError
 
 
 def register(app: typer.Typer) -> None:
@@ -27,6 +28,9 @@ def compare(
 ) -> None:
     """Run the same training, or search of a head, in several arms over the same seeds, and print the table: means with
     95 % intervals, and differences from the first arm at equal seeds.
+
+    Everything is checked, for all arms, before the first run begins. A run that fails on its way ends only itself: it
+    is named below the table, and the exit status is 1.
 
     Ctrl-C saves; the same command goes on, also with more arms and seeds.
     """
@@ -49,6 +53,10 @@ def compare(
     write_json(out / "table.json", record)
     if json:
         print_json({"folder": str(out), **record})
-        return
-    say(table)
-    say(f"table: {out / 'table.md'}")
+    else:
+        say(table)
+        say(f"table: {out / 'table.md'}")
+    if found.failed:
+        count = f"{len(found.failed)} of {len(chosen.arms) * len(chosen.seeds)}"
+        names = ", ".join(found.failed)
+        raise TrainingError(f"{count} runs failed: {names}; the same command tries them again")

@@ -1,4 +1,5 @@
-"""``detsearch``: exit 0 on success, 2 for what the user can mend (one line), 1 for a defect of ours."""
+"""``detsearch``: exit 0 on success, 2 for what the user can mend (one line), 1 for a run that failed on its way or a
+defect of ours, 130 after Ctrl-C."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Final
@@ -14,12 +14,12 @@ from detsearch.errors import RecipeError, ResourceError, SpecError, StudyError
 from detsearch.runs.comparison import COSTS, Arm, Comparison, collect, column
 from detsearch.runs.device import resolve_device, threads_each
 from detsearch.runs.folders import METRICS, RECIPE, claim
-from detsearch.runs.found import arm_fields
-from detsearch.runs.heads import FOUND, same_search, search_head
+from detsearch.runs.found import arm_fields, of_arm
+from detsearch.runs.heads import FOUND, check_search, same_search, search_head
 from detsearch.runs.interrupt import Stop
 from detsearch.runs.recipe import load_recipe, override, put
 from detsearch.runs.settings import CompareRecipe, HeadSearchRecipe, Run, TrainRecipe
-from detsearch.runs.train import same_training, train_recipe
+from detsearch.runs.train import check_training, same_training, train_recipe
 from detsearch.search.execution.base import Broken, Done, Event, Progress, Unusable
 from detsearch.search.execution.processes import ProcessExecutor
 from detsearch.search.trial import TrialContext, TrialInterrupted
@@ -34,22 +34,21 @@ def compare(recipe: CompareRecipe, folder: Path, *, tell: Callable[[str], None] 
     """Run what is not done yet, all arms of a seed before the next seed, in `folder`; called again with the same
     recipe, or one with more arms and seeds, it goes on. `tell` hears what begins and ends.
 
-    RecipeError for an arm that cannot be, before time is spent; TrialInterrupted after Ctrl-C, the runs' state saved;
-    ResourceError where the machine lacks something. An arm that fails ends nothing but itself.
+    UserErrors for whatever the user can have got wrong, which name the arm, before the first run begins;
+    TrialInterrupted after Ctrl-C, the runs' state saved; ResourceError where the machine lacks something later. A run
+    that fails on its way ends nothing but itself, and is one of those that `failed`.
     """
     runs = runs_of(recipe)
-    for field in recipe.columns:
+    for field in recipe.columns or ():
         for run in runs.values():
             column(run, field)
+    finished = {key: folder / key if recipe.kind == "train" else folder / key / TRAINED for key in runs}
+    todo = [key for key, path in finished.items() if not (path / METRICS).exists()]
+    device = _check(runs, todo)
     claim(folder, recipe, _same_comparison, "choose another --out; only arms and seeds may be added")
     for key, run in runs.items():
         _require_same(folder / key, run)
-    devices = {resolve_device(run.device) for run in runs.values()}
-    if len(devices) > 1:
-        raise RecipeError("arms", "one device for all", ", ".join(sorted(devices)))
-    device = devices.pop()
-    failed = _run_all(recipe, folder, runs, device, tell)
-    finished = {key: folder / key if recipe.kind == "train" else folder / key / TRAINED for key in runs}
+    failed = _run_all(recipe, folder, {key: runs[key] for key in todo}, device, tell)
     searched = {key: folder / key / FOUND for key in runs} if recipe.kind == "head" else {}
     return collect(recipe, runs, finished, searched, failed, device, folder / COSTS)
 
@@ -94,6 +93,26 @@ def _training_of(run: HeadSearchRecipe, detector: str) -> TrainRecipe:
     return TrainRecipe(detector=detector, **{name: getattr(run, name) for name in Run.model_fields})
 
 
+def _check(runs: Mapping[str, Arm], todo: Collection[str]) -> str:
+    """Look at all that the user can have got wrong in what is still `todo`; the device, which is that of all runs."""
+    devices: set[str] = set()
+    trained: set[str] = set()
+    for key, run in runs.items():
+        arm, _, _ = key.rpartition("-")
+        with of_arm(arm):
+            devices.add(resolve_device(run.device))
+            if key not in todo:
+                continue
+            if isinstance(run, HeadSearchRecipe):
+                check_search(run)  # of every seed: each draws halves of its own
+            if arm not in trained:
+                check_training(run if isinstance(run, TrainRecipe) else _training_of(run, run.detector))
+                trained.add(arm)
+    if len(devices) > 1:
+        raise RecipeError("arms", "one device for all", ", ".join(sorted(devices)))
+    return devices.pop()
+
+
 def _run_all(
     recipe: CompareRecipe,
     folder: Path,
@@ -101,10 +120,9 @@ def _run_all(
     device: str,
     tell: Callable[[str], None],
 ) -> dict[str, str]:
-    """Everything that is not done; what failed, by run, with the reason."""
+    """All of `runs`; what failed, by run, with the reason."""
     keys = list(runs)
-    own = Path() if recipe.kind == "train" else Path(TRAINED)
-    todo = [number for number, key in enumerate(keys) if not (folder / key / own / METRICS).exists()]
+    todo = list(range(len(keys)))
     failed: dict[str, str] = {}
     lacking: list[ResourceError] = []
 

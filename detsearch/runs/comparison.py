@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self, TypeAlias
@@ -22,6 +22,10 @@ COSTS: Final = "costs.json"
 COUNTED: Final = ("params", "macs", "latency_ms")
 NORM, RATE = "norm", "lr"
 """Columns that are no fields of a recipe: the detector's norm, and the learning rate that its batch makes of it."""
+RATED: Final = ("training.lr", "training.base_batch")
+"""What the column `RATE` is made of, beside the batch."""
+SHOWN: Final = frozenset({"detector", "norm", "seed"})
+"""Fields of which the table tells in columns of their own."""
 ROUNDS: Final = 3
 """How often latencies are measured, in turn: what else the machine does meets all detectors alike."""
 SEARCHED: Final = ("transformations", "search_seconds", "search_peak_bytes")
@@ -45,15 +49,29 @@ class Spread:
 
 
 @dataclass(frozen=True)
+class Figure(Interval):
+    """A mean over seeds with its interval, and the values by seed: with another arm's at equal seeds they give the
+    interval of the difference."""
+
+    by_seed: Mapping[int, float]
+
+    @classmethod
+    def of(cls, by_seed: Mapping[int, float]) -> Self | None:
+        """None of no values."""
+        found = mean_interval(list(by_seed.values()))
+        return None if found is None else cls(found.mean, found.half, found.count, by_seed)
+
+
+@dataclass(frozen=True)
 class Row:
-    """An arm: its `settings`, as the recipe's columns ask for them; its figures, by name (``test ap``), over the seeds
-    that are done, and their differences from the first arm's at equal seeds, None where there is nothing, and for the
-    first arm no differences; what its detectors cost, and its searches did; its detectors, by seed; and whether each
-    of their latencies, if they were measured, was steady."""
+    """An arm: its `settings`, by column; its figures, by name (``test ap``), over the seeds that are done, and their
+    differences from the first arm's at equal seeds, None where there is nothing, and for the first arm no differences;
+    what its detectors cost, and its searches did; its detectors, by seed; and whether each of their latencies, if they
+    were measured, was steady."""
 
     arm: str
     settings: Mapping[str, str]
-    figures: Mapping[str, Interval | None]
+    figures: Mapping[str, Figure | None]
     differences: Mapping[str, Interval | None]
     costs: Mapping[str, Spread]
     detectors: Mapping[int, str]
@@ -82,7 +100,31 @@ def column(run: Arm, field: str) -> str:
             known = f"a field of the arms' recipes, such as training.batch, or {NORM} or {RATE}"
             raise RecipeError("columns", known, field)
         value = value[name]
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, str):
+        return value
+    return f"{value:g}" if isinstance(value, float) else json.dumps(value)
+
+
+def varying(runs: Sequence[Arm]) -> list[str]:
+    """Columns in which runs differ: fields of their recipes but those in `SHOWN`; their detectors' norm; and, where
+    batches are known, the learning rate in place of the fields that it is made of."""
+    values = [dict(_leaves(run.model_dump(mode="json"))) for run in runs]
+    fields = dict.fromkeys(name for found in values for name in found)
+    differ = [name for name in fields if any(found.get(name) != values[0].get(name) for found in values)]
+    differ = [name for name in differ if name not in SHOWN]
+    rates = {column(run, RATE) for run in runs}
+    if len(rates) > 1 and not any(run.training.finds_batch for run in runs):
+        differ = [*(name for name in differ if name not in RATED), RATE]
+    return [NORM, *differ] if len({column(run, NORM) for run in runs}) > 1 else differ
+
+
+def _leaves(section: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """The fields of nested sections by dotted path."""
+    for name, value in section.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{above}{name}.")
+        else:
+            yield f"{above}{name}", value
 
 
 def collect(
@@ -102,11 +144,13 @@ def collect(
     names = tuple(dict.fromkeys(name for found in scores.values() for name in found))
     known = _costs(kept, {str(found["code"]): (found, runs[key]) for key, found in metrics.items()}, recipe, device)
     first, rows = next(iter(recipe.arms)), []
+    arms = {arm: runs[f"{arm}-{recipe.seeds[0]}"] for arm in recipe.arms}
+    columns = varying(list(arms.values())) if recipe.columns is None else recipe.columns
     for arm in recipe.arms:
         keys = {seed: f"{arm}-{seed}" for seed in recipe.seeds if f"{arm}-{seed}" in metrics}
         mine = {seed: scores[key] for seed, key in keys.items()}
         base = {seed: scores.get(f"{first}-{seed}", {}) for seed in keys}
-        figures = {name: mean_interval([found[name] for found in mine.values() if name in found]) for name in names}
+        figures = {name: Figure.of({s: found[name] for s, found in mine.items() if name in found}) for name in names}
         differences = {
             name: mean_interval([mine[s][name] - base[s][name] for s in keys if name in base[s] and name in mine[s]])
             for name in names
@@ -120,7 +164,7 @@ def collect(
         rows.append(
             Row(
                 arm=arm,
-                settings={field: column(runs[f"{arm}-{recipe.seeds[0]}"], field) for field in recipe.columns},
+                settings={field: column(arms[arm], field) for field in columns},
                 figures=figures,
                 differences={} if arm == first else differences,
                 costs={

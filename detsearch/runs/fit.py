@@ -137,7 +137,7 @@ def _fit(
     draw = objects(detector.num_classes, masks=spec.network.has_masks)
     images, size = len(train_set), spec.input.padded()
     settings = with_batch(run.training, detector, size, draw, images=images, context=context, beside=len(ranks))
-    check_norm(spec.network.norm, size, share_of(min(settings.loader_batch, images), ranks))
+    check_batch(spec, settings, images, ranks)
 
     def scored(answering: Detector) -> Mapping[str, float]:
         assert val_set is not None
@@ -169,6 +169,14 @@ def _fit(
             until=until,
             ranks=ranks,
         )
+
+
+def check_batch(spec: DetectorSpec, settings: TrainingSettings, images: int, ranks: Ranks) -> None:
+    """RecipeError where the processes of a training on so many `images` could have no equal shares of a batch, or a
+    batch norm would see a single value; nothing where the batch is still to be found."""
+    if not settings.finds_batch:
+        share = share_of(min(settings.loader_batch, images), ranks)
+        check_norm(spec.network.norm, spec.input.padded(), share)
 
 
 def share_of(together: int, ranks: Ranks) -> int:

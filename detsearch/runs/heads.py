@@ -66,6 +66,39 @@ class HeadFound:
     facts: Mapping[str, Any]
 
 
+@dataclass(frozen=True)
+class Checked:
+    """What a search begins with: the detector, the network that is searched, its device, and the halves of the training
+    images, none where nothing is searched."""
+
+    spec: DetectorSpec
+    network: NetworkSpec
+    device: str
+    parts: tuple[Dataset, ...]
+
+
+def check_search(recipe: HeadSearchRecipe) -> Checked:
+    """Look at all that the user can have got wrong but the folder and the training that may follow: detector, device,
+    splits, halves, weights, what is frozen.
+
+    UserErrors for what is found.
+    """
+    spec = resolve(recipe.detector)
+    network = spec.network if recipe.cells.method == "none" else with_tower(spec.network)
+    device = resolve_device(recipe.device)
+    settings = recipe.cells
+    train_set = load_splits(recipe, masks=network.has_masks)[recipe.data.train]
+    parts = halves(train_set, recipe.seed, least=settings.batch) if settings.method == "search" else ()
+    check_run(recipe, [network], device)
+    settings.autocast_dtype(torch.device(device))
+    check_frozen("cells.frozen_stages", settings.frozen_stages, [network], recipe.weights)
+    if settings.method == "search":
+        catalogue().check_input(network.at(_searched_at(recipe, spec)), "cells.input")
+    if is_checkpoint(Path(recipe.weights)):
+        raise RecipeError("weights", "none, imagenet, or a file of weights of the backbone", "a whole detector's")
+    return Checked(spec, network, device, parts)
+
+
 def search_head(
     recipe: HeadSearchRecipe,
     folder: Path,
@@ -82,20 +115,9 @@ def search_head(
     Ctrl-C, the state saved; TrainingError if a loss or the architecture stops being finite: the same recipe with lower
     learning rates then goes on from the state last saved.
     """
-    spec = resolve(recipe.detector)
-    network = spec.network if recipe.cells.method == "none" else with_tower(spec.network)
-    device = resolve_device(recipe.device)
+    checked = check_search(recipe)
+    spec, network, device, parts = checked.spec, checked.network, checked.device, checked.parts
     settings = recipe.cells
-    splits = load_splits(recipe, masks=network.has_masks)
-    train_set = splits[recipe.data.train]
-    parts = halves(train_set, recipe.seed, least=settings.batch) if settings.method == "search" else ()
-    check_run(recipe, [network], device)
-    settings.autocast_dtype(torch.device(device))
-    check_frozen("cells.frozen_stages", settings.frozen_stages, [network], recipe.weights)
-    if settings.method == "search":
-        catalogue().check_input(network.at(_searched_at(recipe, spec)), "cells.input")
-    if is_checkpoint(Path(recipe.weights)):
-        raise RecipeError("weights", "none, imagenet, or a file of weights of the backbone", "a whole detector's")
     claim(folder, located(recipe), partial(_goes_on, folder))
     for name, half in zip(("architecture", "weights"), parts, strict=False):
         if missing := missing_classes(half):

@@ -151,10 +151,10 @@ class CompareRecipe(Section):
     )
     seeds: list[Annotated[int, Field(ge=0, le=2**32 - 1)]] = Field([0], min_length=1, description="Of every arm.")
     figures: list[str] = Field(["ap", "ap50"], min_length=1, description="What the table shows, of each split.")
-    columns: list[str] = Field(
-        [],
+    columns: list[str] | None = Field(
+        None,
         description="Fields of the arms' recipes that the table shows, such as training.batch or weights; norm is the "
-        "detector's, lr the learning rate that the batch makes of training.lr.",
+        "detector's, lr the learning rate that the batch makes of training.lr; null: those in which arms differ.",
     )
     latency: bool = Field(False, description="Whether each arm's latency is measured too, when all are trained.")
     workers: int = Field(1, ge=1, le=1024, description="Runs at once, each in a process of its own.")
@@ -170,6 +170,12 @@ class CompareRecipe(Section):
             if "seed" in fields:
                 raise ValueError(f"{name}: a seed belongs to `seeds`, so that arms are compared at equal ones")
         return arms
+
+    @field_validator("figures")
+    @classmethod
+    def _figures(cls, names: list[str]) -> list[str]:
+        _known(names, MAXIMISED)
+        return names
 
     @field_validator("input")
     @classmethod

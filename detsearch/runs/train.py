@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from detsearch.arch.code import format_detector
+from detsearch.arch.spec import DetectorSpec
+from detsearch.build import build
 from detsearch.cost.latency import device_name
+from detsearch.data.dataset import Dataset
 from detsearch.files import write_json
 from detsearch.runs.checks import check_run, load_splits
 from detsearch.runs.device import resolve_device, several, threads_each
-from detsearch.runs.fit import fit, score_with
+from detsearch.runs.fit import check_batch, fit, score_with
 from detsearch.runs.folders import METRICS, claim
 from detsearch.runs.identity import deciding, located
 from detsearch.runs.interrupt import Stop
@@ -19,6 +23,33 @@ from detsearch.runs.revision import versions
 from detsearch.runs.settings import TrainRecipe
 from detsearch.search.trial import TrialContext
 from detsearch.training.progress import TrainingProgress
+from detsearch.training.ranks import Ranks
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a training begins with: the detector, its device, all devices that share a batch, and the splits by name."""
+
+    spec: DetectorSpec
+    device: str
+    devices: tuple[str, ...]
+    splits: Mapping[str, Dataset]
+
+
+def check_training(recipe: TrainRecipe) -> Checked:
+    """Look at all that the user can have got wrong but the folder: detector, devices, splits, weights, batch.
+
+    UserErrors for what is found.
+    """
+    spec = recipe.spec()
+    device = resolve_device(recipe.device)
+    devices = several(device, recipe.devices)
+    splits = load_splits(recipe, masks=spec.network.has_masks)
+    train_set = splits[recipe.data.train]
+    check_run(recipe, [spec.network], device)
+    build(spec.network, len(train_set.classes))
+    check_batch(spec, recipe.training, len(train_set), Ranks(devices))
+    return Checked(spec, device, devices, splits)
 
 
 def train_recipe(
@@ -35,12 +66,9 @@ def train_recipe(
     UserErrors for anything wrong with recipe, data, device or folder, before time is spent; TrialInterrupted after
     Ctrl-C, the state saved; TrainingError if the loss stops being finite.
     """
-    spec = recipe.spec()
-    device = resolve_device(recipe.device)
-    devices = several(device, recipe.devices)
-    splits = load_splits(recipe, masks=spec.network.has_masks)
+    checked = check_training(recipe)
+    spec, device, splits = checked.spec, checked.device, checked.splits
     train_set, val_set = splits[recipe.data.train], splits[recipe.data.val]
-    check_run(recipe, [spec.network], device)
     claim(folder, located(recipe), same_training)
     with Stop() as stop:
         context = replace(
@@ -67,7 +95,7 @@ def train_recipe(
         "seed": recipe.seed,
         "device": device,
         "device_name": device_name(device),
-        "devices": len(devices),
+        "devices": len(checked.devices),
         "versions": versions(),
         "scores": scores,
     }

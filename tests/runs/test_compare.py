@@ -1,20 +1,24 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from detsearch.cli.main import MENDABLE, OK, run
-from detsearch.errors import RecipeError, StudyError
+from detsearch.cli.main import DEFECT, MENDABLE, OK, run
+from detsearch.errors import CheckpointError, DataError, RecipeError, ResourceError, StudyError, UserError
+from detsearch.intervals import mean_interval
 from detsearch.report.comparison import markdown_comparison
 from detsearch.runs.compare import compare, runs_of
-from detsearch.runs.comparison import Comparison, Row, Spread, column
+from detsearch.runs.comparison import Comparison, Row, Spread, column, varying
+from detsearch.runs.data import load_split, open_datafile
 from detsearch.runs.recipe import load_recipe, override
 from detsearch.runs.settings import CompareRecipe
-from tests.runs.conftest import FINDING
+from tests.runs.conftest import FINDING, TINY
 
 HEAD = "basicblock_4_1-1-2-2/fpn(levels=4-5,width=8)/fcos(tower=cells(width=8,repeats=1))@64x64"
 
@@ -70,13 +74,36 @@ def test_the_table_reads(tmp_path: Path, data_file: Path, capsys: pytest.Capture
     assert (tmp_path / "out" / "table.md").read_text().strip() in text
     header, rule, first, second = (tmp_path / "out" / "table.md").read_text().strip().splitlines()
     assert header.startswith(
-        "| arm | val ap | val ap50 | test ap | test ap50 | M parameters | GMACs | seeds | detector |"
+        "| arm | training.epochs | val ap | val ap50 | test ap | test ap50 | M parameters | GMACs | seeds | detector |"
     )
     assert rule.count("|") == header.count("|") == first.count("|")
-    assert first.startswith("| plain |")
+    assert first.startswith("| plain | 1 |")
     assert "±" not in first, "one seed has no spread"
-    assert second.startswith("| longer |")
-    assert "(" in second.split("|")[2], "a difference"
+    assert second.startswith("| longer | 2 |")
+    assert "(" in second.split("|")[3], "a difference"
+
+
+def test_the_record_holds_what_pairs_any_two_arms(tmp_path: Path, data_file: Path) -> None:
+    arms = {"plain": {}, "longer": {"training.epochs": 2}, "faster": {"training.lr": 0.05}}
+    path = tmp_path / "recipe.yaml"
+    path.write_text(json.dumps(recipe(data_file, arms=arms, workers=2).model_dump(mode="json")))
+    assert run(["compare", "--recipe", str(path), "--out", str(tmp_path / "out")]) == OK
+    rows = {row["arm"]: row for row in json.loads((tmp_path / "out" / "table.json").read_text())["rows"]}
+    assert list(rows) == list(arms)
+    figure = "test ap50"
+    by_seed = {arm: row["figures"][figure]["by_seed"] for arm, row in rows.items()}
+    for arm, values in by_seed.items():
+        for seed, value in values.items():
+            metrics = json.loads((tmp_path / "out" / f"{arm}-{seed}" / "metrics.json").read_text())
+            assert value == metrics["scores"]["test"]["ap50"]
+        assert list(values) == ["0", "1"]
+        held = mean_interval(list(values.values()))
+        assert held is not None
+        assert {**asdict(held), "by_seed": values} == rows[arm]["figures"][figure]
+    assert len({tuple(values.values()) for values in by_seed.values()}) == 3, "arms differ"
+    paired = mean_interval([by_seed["longer"][seed] - by_seed["plain"][seed] for seed in ("0", "1")])
+    assert paired is not None
+    assert asdict(paired) == rows["longer"]["differences"][figure]
 
 
 def test_heads_are_searched_then_trained(tmp_path: Path, data_file: Path) -> None:
@@ -94,14 +121,119 @@ def test_heads_are_searched_then_trained(tmp_path: Path, data_file: Path) -> Non
     assert all("fcos(tower=cells(" in code for row in found.rows for code in row.detectors.values())
 
 
-def test_an_arm_that_fails_ends_itself(tmp_path: Path, data_file: Path) -> None:
-    arms = {"plain": {}, "wild": {"training.lr": 100.0, "training.clip_norm": None, "training.warmup_steps": 0}}
-    found = compare(recipe(data_file, arms=arms, seeds=[0]), tmp_path)
+WILD = {
+    "training.lr": 100.0,
+    "training.weight_decay": 1.0,
+    "training.clip_norm": None,
+    "training.warmup_steps": 0,
+    "training.epochs": 40,
+}
+"""Each step takes 100 times a weight from it: whatever the loss is, 20 of 80 steps are beyond float32."""
+
+
+def test_an_arm_that_fails_ends_itself(tmp_path: Path, data_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    chosen = recipe(data_file, arms={"plain": {}, "wild": WILD}, seeds=[0], columns=[])
+    found = compare(chosen, tmp_path / "out")
+    assert list(found.failed) == ["wild-0"]
+    assert "lower training.lr" in found.failed["wild-0"]
     assert list(found.rows[0].detectors) == [0]
-    if found.failed:
-        assert "finite" in found.failed["wild-0"] or "nan" in found.failed["wild-0"]
-        assert "wild-0 failed" in markdown_comparison(found)
-        assert found.rows[1].figures["val ap"] is None
+    assert found.rows[1].figures["val ap"] is None
+    assert "wild-0 failed" in markdown_comparison(found)
+
+    path = tmp_path / "recipe.yaml"
+    path.write_text(json.dumps(chosen.model_dump(mode="json")))
+    command = ["compare", "--recipe", str(path), "--out", str(tmp_path / "out")]
+    assert run(command) == DEFECT
+    printed = capsys.readouterr()
+    assert "| plain |" in printed.out
+    assert "wild-0 failed" in printed.out
+    assert printed.err.splitlines()[-1].startswith("detsearch: 1 of 2 runs failed: wild-0;")
+    assert "plain-0: begun" not in printed.err
+    assert run([*command, "--json"]) == DEFECT
+    record = json.loads(capsys.readouterr().out)
+    assert list(record["failed"]) == ["wild-0"]
+    assert record["rows"][0]["figures"]["val ap"]["count"] == 1
+
+
+LATE = [
+    ({"weights": "nosuch.pt"}, CheckpointError, "nosuch.pt"),
+    ({"weights": "DATA"}, CheckpointError, "a file of weights"),
+    ({"data.val": "nosuch"}, DataError, "data.val: expected a split"),
+    ({"data.file": "nosuch.yaml"}, DataError, "nosuch.yaml"),
+    ({"device": "tpu"}, ResourceError, "device"),
+    ({"devices": 64, "training.batch": 64}, ResourceError, "devices: expected at most"),
+    ({"training.frozen_stages": 2}, RecipeError, "training.frozen_stages"),
+    ({"detector": TINY.replace("/gn@64x64", "@32x32"), "training.batch": 1}, RecipeError, "two images"),
+]
+
+
+@pytest.mark.parametrize(("fields", "error", "message"), LATE)
+def test_what_is_wrong_in_a_later_arm_ends_all_before_time_is_spent(
+    tmp_path: Path,
+    data_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fields: dict[str, Any],
+    error: type[UserError],
+    message: str,
+) -> None:
+    monkeypatch.setattr("detsearch.runs.device.cpus", lambda: 2)
+    told: list[str] = []
+    wrong = {name: str(data_file) if value == "DATA" else value for name, value in fields.items()}
+    with pytest.raises(error, match=f"^arm late: .*{re.escape(message)}"):
+        compare(recipe(data_file, arms={"plain": {}, "late": wrong}), tmp_path / "out", tell=told.append)
+    assert not told
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "message"),
+    [
+        ({"cells.batch": 100}, DataError, "two halves of 100 images"),
+        ({"cells.input": "16x16"}, UserError, "at least 32 pixels"),
+        ({"cells.frozen_stages": 2}, RecipeError, "cells.frozen_stages"),
+        ({"devices": 64, "training.batch": 64}, ResourceError, "devices: expected at most"),
+        ({"data.test": "nosuch"}, DataError, "data.test: expected a split"),
+    ],
+)
+def test_what_is_wrong_in_a_later_search_ends_all_before_time_is_spent(
+    tmp_path: Path,
+    data_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fields: dict[str, Any],
+    error: type[UserError],
+    message: str,
+) -> None:
+    monkeypatch.setattr("detsearch.runs.device.cpus", lambda: 2)
+    cells = {"iterations": 2, "check": 1, "batch": 2, "operations": "rf5"}
+    base = {"detector": HEAD, "data": {"file": str(data_file)}, "device": "cpu", "cells": cells}
+    arms = {"plain": {"cells.method": "none"}, "late": fields}
+    told: list[str] = []
+    with pytest.raises(error, match=f"^arm late: .*{re.escape(message)}"):
+        compare(recipe(data_file, kind="head", base=base, arms=arms), tmp_path / "out", tell=told.append)
+    assert not told
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_wrong_is_one_line_for_the_command(
+    tmp_path: Path, data_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "recipe.yaml"
+    chosen = recipe(data_file, arms={"plain": {}, "late": {"weights": "nosuch.pt"}})
+    path.write_text(json.dumps(chosen.model_dump(mode="json")))
+    assert run(["compare", "--recipe", str(path), "--out", str(tmp_path / "out")]) == MENDABLE
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("detsearch: arm late: nosuch.pt: expected a file of weights")
+
+
+def test_what_is_done_is_shown_without_its_data(tmp_path: Path, data_file: Path) -> None:
+    chosen = recipe(data_file, arms={"plain": {}}, seeds=[0])
+    found = compare(chosen, tmp_path / "out")
+    data_file.unlink()
+    open_datafile.cache_clear()
+    load_split.cache_clear()
+    assert compare(chosen, tmp_path / "out") == found
+    with pytest.raises(DataError, match="^arm plain: "):
+        compare(chosen.model_copy(update={"seeds": [0, 1]}), tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -113,6 +245,7 @@ def test_an_arm_that_fails_ends_itself(tmp_path: Path, data_file: Path) -> None:
         ({"arms": {"a": {"seed": 1}}}, "belongs to `seeds`"),
         ({"seeds": [1, 1]}, "every seed once"),
         ({"seeds": []}, "seeds"),
+        ({"figures": ["ap", "ap_50"]}, "'ap_50' is none, did you mean ap50"),
     ],
 )
 def test_recipes_that_cannot_be(data_file: Path, changes: dict[str, Any], message: str) -> None:
@@ -143,6 +276,40 @@ def test_columns_show_what_arms_are_made_of(tmp_path: Path, data_file: Path) -> 
     assert first.startswith("| arm | norm | training.batch | lr | weights | val ap |")
     assert second.startswith("| b | gn | 2 | 0.01 | none |"), "half the images, half the learning rate"
     assert [row.settings["training.batch"] for row in found.rows] == ["4", "2"]
+
+
+BASE = {"training.batch": 4, "training.base_batch": 4}
+VARIED: list[tuple[dict[str, dict[str, Any]], dict[str, list[str]]]] = [
+    ({"a": {}, "b": {}}, {}),
+    ({"a": {}}, {}),
+    ({"a": {}, "b": {"detector": TINY}}, {}),
+    ({"a": {}, "b": {"norm": "bn"}, "c": {"norm": "gn"}}, {"norm": ["gn", "bn", "gn"]}),
+    ({"a": {}, "b": {"augmentation.scale": [0.5, 2.0]}}, {"augmentation.scale": ["[1.0, 1.0]", "[0.5, 2.0]"]}),
+    (
+        {"a": {}, "b": {"training.epochs": 2, "training.clip_norm": None}},
+        {"training.clip_norm": ["10", "null"], "training.epochs": ["1", "2"]},
+    ),
+    ({"a": BASE, "b": {**BASE, "training.lr": 0.03}}, {"lr": ["0.01", "0.03"]}),
+    ({"a": BASE, "b": {**BASE, "training.batch": 8}}, {"training.batch": ["4", "8"], "lr": ["0.01", "0.02"]}),
+    (
+        {"a": BASE, "b": {"training.batch": 8, "training.base_batch": 8}},
+        {"training.batch": ["4", "8"], "training.base_batch": ["4", "8"]},
+    ),
+    (
+        {"a": {"training.batch": "auto"}, "b": {"training.batch": "auto", "training.lr": 0.02}},
+        {"training.lr": ["0.01", "0.02"]},
+    ),
+]
+"""Arms, and the columns in which they differ."""
+
+
+@pytest.mark.parametrize(("arms", "columns"), VARIED)
+def test_fields_in_which_arms_differ(
+    data_file: Path, arms: dict[str, dict[str, Any]], columns: dict[str, list[str]]
+) -> None:
+    runs = list(runs_of(recipe(data_file, arms=arms, seeds=[3])).values())
+    found = varying(runs)
+    assert {field: [column(run, field) for run in runs] for field in found} == columns
 
 
 def test_a_column_that_is_not_there_ends_before_time_is_spent(tmp_path: Path, data_file: Path) -> None:

@@ -12,10 +12,11 @@ from detsearch.arch.presets import resolve
 from detsearch.build import build
 from detsearch.errors import CheckpointError, RecipeError, StudyError
 from detsearch.report.comparison import markdown_comparison
-from detsearch.runs.compare import compare
+from detsearch.runs.compare import compare, runs_of
+from detsearch.runs.comparison import column
 from detsearch.runs.found import arm_fields
 from detsearch.runs.recipe import load_recipe
-from detsearch.runs.settings import CompareRecipe, SearchRecipe
+from detsearch.runs.settings import CompareRecipe, SearchRecipe, TrainRecipe
 from detsearch.training.checkpoint import Checkpoint, CheckpointMeta, save_checkpoint
 from detsearch.types import InputSize
 from tests.runs.conftest import FINDING
@@ -88,15 +89,16 @@ def test_where_an_arm_comes_from(study: Path, checkpoint: Path) -> None:
         ({"study": 3, "trial": 1}, RecipeError, "arm a, study: expected a path"),
         ({"study": "STUDY", "trial": 4}, StudyError, "a number from 0 to 3, got 4"),
         ({"study": "STUDY", "front": 4}, RecipeError, "a place from 1 to 3, got 4"),
-        ({"study": "STUDY", "front": 0}, RecipeError, "a place from 1 to 3, got 0"),
+        ({"study": "STUDY", "front": 0}, RecipeError, "front: expected a place from 1 to 3, got 0"),
         ({"study": "nosuch", "front": 1}, StudyError, "nosuch"),
         ({"checkpoint": "nosuch.pt"}, CheckpointError, "nosuch.pt"),
     ],
 )
 def test_what_cannot_be_taken_along(study: Path, fields: dict[str, Any], error: type[Exception], message: str) -> None:
     given = {name: str(study) if value == "STUDY" else value for name, value in fields.items()}
-    with pytest.raises(error, match=message):
+    with pytest.raises(error, match=message) as caught:
         arm_fields("a", given)
+    assert str(caught.value).startswith("arm a")
 
 
 def test_all_are_trained_at_one_size(tmp_path: Path, data_file: Path, study: Path, checkpoint: Path) -> None:
@@ -121,7 +123,8 @@ def test_all_are_trained_at_one_size(tmp_path: Path, data_file: Path, study: Pat
     assert found.names == ("val voc_ap50", "val ap", "test voc_ap50", "test ap")
     assert all(row.costs["latency_ms"].least > 0 for row in found.rows)
     table = [line for line in markdown_comparison(found).splitlines() if line.startswith("|")]
-    assert table[0].startswith("| arm | val voc_ap50 | val ap | test voc_ap50 | test ap | M parameters | GMACs | ms |")
+    header = "| arm | weights | val voc_ap50 | val ap | test voc_ap50 | test ap | M parameters | GMACs | ms |"
+    assert table[0].startswith(header)
     assert len(table) == 5
     with pytest.raises(StudyError, match="another run's"):
         compare(chosen.model_copy(update={"input": "64x64"}), tmp_path / "out")
@@ -151,3 +154,23 @@ def test_the_recipes_take_found_ones_beside_a_known_one(name: str, size: str, kn
     detectors = [arm["detector"] for arm in (first, *others) if "detector" in arm]
     assert all(str(resolve(text, InputSize.parse(size)).input) == size for text in detectors)
     assert len(others) == 3
+
+
+@pytest.mark.parametrize("name", ["voc", "bdd"])
+def test_the_training_of_transfer_is_the_final_one(name: str) -> None:
+    """But for the epochs; and weights come from where the recipe of pretraining leaves them."""
+    final = load_recipe(TrainRecipe, RECIPES / "final.yaml", ["detector=E0", "data.file=any.yaml"])
+    runs = runs_of(load_recipe(CompareRecipe, RECIPES / f"transfer-{name}.yaml", ["base.data.file=any.yaml"]))
+    command = (RECIPES / "pretrain.yaml").read_text().partition("\n")[0]
+    backbone = command.rpartition("--out ")[2]
+    assert backbone == "runs/backbone-E0"
+    assert f"weights={backbone}/backbone.pt" in (RECIPES / "final.yaml").read_text()
+    for key, run in runs.items():
+        assert isinstance(run, TrainRecipe)
+        epochs = {"epochs": final.training.epochs}
+        assert run.training.model_copy(update=epochs) == final.training
+        assert (run.devices, run.augmentation) == (final.devices, final.augmentation)
+        assert column(run, "norm") == final.norm
+        preset = key.removesuffix("-0")
+        known = preset.startswith("fpn")
+        assert run.weights == ("imagenet" if known else backbone.replace("E0", preset) + "/backbone.pt")
