@@ -21,6 +21,7 @@ from detsearch.arch.catalogue import catalogue
 from detsearch.arch.code import format_detector, format_module
 from detsearch.arch.modules.backbones import CodedResNetSpec, coded
 from detsearch.arch.presets import resolve
+from detsearch.arch.spaces.base import draw_change
 from detsearch.arch.spaces.even import STAGES, EvenCodes
 from detsearch.arch.spec import DetectorSpec, ModuleSpec, Norm
 from detsearch.errors import RecipeError, SpecError
@@ -261,11 +262,7 @@ class ModularSpace:
         return itertools.chain.from_iterable(self._changed(spec))
 
     def mutate(self, spec: DetectorSpec, rng: np.random.Generator) -> DetectorSpec:
-        options = [found for found in self._changed(spec) if found]
-        if not options:
-            return spec
-        kind = options[int(rng.integers(len(options)))]
-        return kind[int(rng.integers(len(kind)))]
+        return draw_change(self._changed(spec), rng) or spec
 
     def _changed(self, spec: DetectorSpec) -> list[list[DetectorSpec]]:
         """The members that are one change away, by kind of change."""
