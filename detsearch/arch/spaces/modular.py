@@ -219,6 +219,15 @@ class ModularSpace:
             return f"its width doubles {code.doublings} times, not {' or '.join(map(str, self.doublings))}"
         return None
 
+    def likeness(self, spec: DetectorSpec) -> int:
+        """How much of a detector is as here: 2 where only code and width may differ, 1 where the kind of block is the
+        same, 0 where not even that is."""
+        parts = self._parts(spec)
+        if parts is None or parts[0].block != self._own.code.block:
+            return 0
+        alike = type(spec.network.neck) is type(self.structure.network.neck)  # else its width may be none of this one
+        return 2 if alike and self._member(*parts) == spec else 1
+
     def contains(self, spec: DetectorSpec) -> bool:
         return self.fault(spec) is None
 
