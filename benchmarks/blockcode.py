@@ -22,8 +22,9 @@ import torch
 from provenance import provenance
 from torch.utils.flop_counter import FlopCounterMode
 
-from detsearch.arch.blockcode import BLOCKS, BlockCode, mutate
+from detsearch.arch.blockcode import BLOCKS, BlockCode, changes
 from detsearch.arch.modules.backbones import CodedResNetSpec
+from detsearch.arch.spaces.base import draw_change
 from detsearch.nn.backbones.coded import build_coded
 from detsearch.types import InputSize
 
@@ -33,13 +34,13 @@ ROUNDS = 5
 
 
 def random_codes(count: int, seed: int) -> list[BlockCode]:
-    """Codes of all four blocks, 20 mutations away from published ones."""
+    """Codes of all four blocks, 20 changes away from published ones, drawn as a search draws its mutations."""
     rng = np.random.default_rng(seed)
     codes = []
     for number in range(count):
         code = BlockCode.parse(f"{BLOCKS[number % len(BLOCKS)]}_{STARTS[number % len(STARTS)]}")
         for _ in range(20):
-            code = mutate(code, rng)
+            code = draw_change(changes(code), rng) or code
         codes.append(BlockCode.parse(str(code)))  # nothing cached
     return codes
 

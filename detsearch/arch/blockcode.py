@@ -19,8 +19,6 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Final, Literal, NamedTuple, Self, get_args
 
-import numpy as np
-
 from detsearch.errors import SpecError
 from detsearch.types import InputSize
 
@@ -245,28 +243,11 @@ def _widths(code: BlockCode) -> list[list[int]]:
     return stages
 
 
-def mutate(
-    code: BlockCode, rng: np.random.Generator, *, max_depth: int = 102, doublings: Collection[int] = ()
-) -> BlockCode:
-    """A code that is one step away: the kind of step is drawn, then the step, so that kinds with many steps do not
-    drown the others. The code itself where there is none."""
-    options = [found for found in changes(code, max_depth=max_depth, doublings=doublings) if found]
-    if not options:
-        return code
-    kind = options[int(rng.integers(len(options)))]
-    return kind[int(rng.integers(len(kind)))]
-
-
-def steps(code: BlockCode, *, max_depth: int = 102, doublings: Collection[int] = ()) -> Iterator[BlockCode]:
-    """Every code that is one step away, each once. Symmetric among the codes of at most `max_depth` blocks (never more
-    than `MAX_BLOCKS`) whose number of doublings is among `doublings`."""
-    return itertools.chain.from_iterable(changes(code, max_depth=max_depth, doublings=doublings))
-
-
 def changes(code: BlockCode, *, max_depth: int = 102, doublings: Collection[int] = ()) -> list[list[BlockCode]]:
     """Every code that is one step away, each once, by kind of step: a block that keeps the width added, removed; a
     block moved to the stage beside it; a doubling moved to the block beside it; a doubling more or less, as far as
-    their number is among `doublings` (none named: it stays). No stage becomes empty; the base stays."""
+    their number is among `doublings` (none named: it stays). No stage becomes empty; the base stays. Symmetric among
+    the codes of at most `max_depth` blocks (never more than `MAX_BLOCKS`) whose number of doublings is among those."""
     # Of equal neighbouring digits only the last is handled: any other gives the same code.
     deepest = min(max_depth, MAX_BLOCKS)
     added: list[BlockCode] = []

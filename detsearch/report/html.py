@@ -111,7 +111,6 @@ def html_report(view: StudyView, trials: Sequence[Trial]) -> str:
         single=len(view.objectives) == 1,
         reference=[phrase(o.name, v) for o, v in zip(view.objectives, reference, strict=bool(reference))],
         facts=provenance(view, trials),
-        references=[(r.name, ", ".join(phrase(n, v) for n, v in r.values.items())) for r in view.references],
         style=Markup(_part("page.css")),
         plotly=Markup(plotly),
         script=Markup(own),

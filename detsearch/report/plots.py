@@ -64,7 +64,6 @@ def front_figure(view: StudyView, trials: Sequence[Trial]) -> go.Figure:
     drawing.add_trace(_points(picture, picture.dominated, size=8, outline=0.5))
     drawing.add_trace(_points(picture, picture.front, size=13, outline=1.5, labelled=True))
     _add_known(drawing, picture)
-    _add_references(drawing, picture)
     _add_marks(drawing, picture)
     _add_legend(drawing, picture)
     if picture.limit is not None:
@@ -187,25 +186,6 @@ def _add_known(drawing: go.Figure, picture: Scene) -> None:
                 textfont={"size": 11},
                 marker={"symbol": _symbol(mark), "size": 22, "color": INK, "line": {"width": 1.5}},
                 hoverinfo="skip",
-                showlegend=False,
-            )
-        )
-
-
-def _add_references(drawing: go.Figure, picture: Scene) -> None:
-    for reference in picture.references:
-        figures = [phrase(name, value) for name, value in reference.values.items()]
-        drawing.add_trace(
-            go.Scatter(
-                x=[shown(picture.x, reference.values[picture.x.name])],
-                y=[shown(picture.y, reference.values[picture.y.name])],
-                mode="markers+text",
-                text=[_plain(reference.name)],
-                textposition="top left" if picture.right_half(reference.values[picture.x.name]) else "top right",
-                textfont={"size": 11},
-                marker={"symbol": "star-open", "size": 12, "color": INK},
-                hovertext=[f"<b>{_plain(reference.name, 60)}</b><br>{_plain(', '.join(figures))}"],
-                hoverinfo="text",
                 showlegend=False,
             )
         )

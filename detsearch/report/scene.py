@@ -12,7 +12,7 @@ import numpy as np
 
 from detsearch.arch.spec import ModuleSpec
 from detsearch.report.columns import figure
-from detsearch.report.view import Reference, StudyView, backbone_family, backbone_names, front_by_cost
+from detsearch.report.view import StudyView, backbone_family, backbone_names, front_by_cost
 from detsearch.search.objective import Objective
 from detsearch.search.pareto import hypervolume, matrix, measured, non_dominated, reference_point
 from detsearch.search.trial import Trial, TrialState
@@ -72,7 +72,6 @@ class Scene:
     front: list[Trial]
     dominated: list[Trial]
     others: list[Trial]
-    references: list[Reference]
     limit: float | None
     span: tuple[float, float]
     log: bool
@@ -173,10 +172,8 @@ def scene(view: StudyView, trials: Sequence[Trial]) -> Scene:
     on_front = {trial.number for trial in front}
     apart = (TrialState.COMPLETE, TrialState.COSTED)
     others = [t for t in trials if t.state not in apart and math.isfinite(value(t, x))]
-    references = [r for r in view.references if all(math.isfinite(r.values.get(o.name, math.nan)) for o in (x, y))]
     limit = next((limit.upper for limit in view.limits if limit.name == x.name), None)
-    positions = [value(t, x) for t in compared] + [r.values[x.name] for r in references]
-    positions = positions or [value(t, x) for t in others]
+    positions = [value(t, x) for t in compared] or [value(t, x) for t in others]
     span, log = visible(positions, limit)
     return Scene(
         x=x,
@@ -184,7 +181,6 @@ def scene(view: StudyView, trials: Sequence[Trial]) -> Scene:
         front=front,
         dominated=[trial for trial in compared if trial.number not in on_front],
         others=others,
-        references=references,
         limit=limit if limit is not None and span[0] <= limit <= span[1] else None,
         span=span,
         log=log,

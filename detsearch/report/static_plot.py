@@ -163,12 +163,6 @@ def _draw_front(plot: Any, picture: Scene, by: By) -> None:
                 side, offset = ("right", -7) if picture.right_half(picture.at(trial)[0]) else ("left", 7)
                 name = picture.known[trial.number]
                 plot.annotate(name, place, xytext=(offset, -11), textcoords="offset points", ha=side, fontsize=8)
-    for reference in picture.references:
-        raw = reference.values[picture.x.name]
-        place = (shown(picture.x, raw), shown(picture.y, reference.values[picture.y.name]))
-        plot.scatter(*place, s=70, marker="*", facecolors="none", edgecolors=INK, linewidths=0.9)
-        side, offset = ("right", -7) if picture.right_half(raw) else ("left", 7)
-        plot.annotate(reference.name, place, xytext=(offset, 4), textcoords="offset points", ha=side, fontsize=8)
 
 
 def _draw_marks(strip: Any, picture: Scene) -> None:

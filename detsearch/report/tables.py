@@ -19,7 +19,6 @@ from detsearch.report.columns import (
     failed_columns,
     figure_columns,
     lift_cells,
-    phrase,
     pruned_columns,
     result_columns,
     unfinished_columns,
@@ -101,7 +100,7 @@ def markdown_report(view: StudyView, trials: Sequence[Trial]) -> str:
         if group:
             parts += [f"## {title}", table_of(group, columns)]
     facts = [f"- {escape_markdown(label)}: {escape_markdown(value)}" for label, value in provenance(view, trials)]
-    parts += ["## How it was measured", "\n".join([*facts, *_references(view)])]
+    parts += ["## How it was measured", "\n".join(facts)]
     if view.commands:
         labelled = "\n".join(f"# {' '.join(label.split())}\n{command}" for label, command in view.commands.items())
         parts += ["## To reproduce", code_block(labelled, "sh")]
@@ -142,11 +141,3 @@ def terminal_table(trials: Sequence[Trial], objectives: Sequence[Objective]) -> 
             style="bold" if trial.number in starred else "",
         )
     return table
-
-
-def _references(view: StudyView) -> list[str]:
-    lines = []
-    for reference in view.references:
-        figures = [phrase(name, value) for name, value in reference.values.items()]
-        lines.append("- " + escape_markdown(f"{reference.name}, for comparison: {', '.join(figures)}"))
-    return lines

@@ -25,14 +25,6 @@ UNSTEADY: Final = "†"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reference:
-    """A known detector to compare with, drawn beside the front: figures by objective name (`ap`, `latency_ms`)."""
-
-    name: str
-    values: Mapping[str, float]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class FirstStage:
     """The search of structures from which a search inside of some of them began: its `trials` that can be compared,
     the numbers of those that were `chosen`, and how they were trained."""
@@ -85,7 +77,6 @@ class StudyView:
     commands: Mapping[str, str] = field(default_factory=dict)
     train_commands: Mapping[int, str] = field(default_factory=dict)
     test: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
-    references: tuple[Reference, ...] = ()
     known: Mapping[int, str] = field(default_factory=dict)
     chosen: frozenset[int] = frozenset()
     lifts: Mapping[str, Lift | str] = field(default_factory=dict)

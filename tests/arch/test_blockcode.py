@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from collections.abc import Collection
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from detsearch.arch import blockcode
-from detsearch.arch.blockcode import BLOCKS, OUT_FACTOR, STEMS, BlockCode, changes, leq, mutate, steps
+from detsearch.arch.blockcode import BLOCKS, OUT_FACTOR, STEMS, BlockCode, changes, leq
 from detsearch.errors import SpecError
 from detsearch.types import InputSize
 from tests.arch.toys import block_codes, grown
@@ -24,6 +25,11 @@ small = st.sampled_from(BLOCKS).flatmap(
     lambda block: st.tuples(*[block_codes(blocks=(block,), bases=st.sampled_from([4, 8, 16]), longest=2)] * 3)
 )
 sizes = st.builds(InputSize, st.integers(1, 300), st.integers(1, 300))
+
+
+def steps(code: BlockCode, *, max_depth: int = 102, doublings: Collection[int] = ()) -> list[BlockCode]:
+    """The changes of all kinds."""
+    return list(itertools.chain.from_iterable(changes(code, max_depth=max_depth, doublings=doublings)))
 
 
 def classifier(code: BlockCode, classes: int = 1000) -> int:
@@ -114,17 +120,10 @@ def test_resnet50_macs_by_the_place_of_the_stride() -> None:
     assert E0.macs(size, "deep", "1x1") == E0.macs(size, "deep"), "only a bottleneck has a 1x1 to stride in"
 
 
-@given(block_codes(longest=4), st.integers(0, 2**32 - 1))
-def test_a_mutation_is_one_step(code: BlockCode, seed: int) -> None:
-    mutant = mutate(code, np.random.default_rng(seed))
-    assert mutant in set(steps(code))
-    assert mutant == mutate(code, np.random.default_rng(seed)), "the generator decides"
-
-
 @given(block_codes(longest=3), st.integers(4, 12))
 def test_steps_are_valid_distinct_symmetric_and_keep_the_doublings(code: BlockCode, deepest: int) -> None:
     assume(code.depth <= deepest)
-    found = list(steps(code, max_depth=deepest))
+    found = steps(code, max_depth=deepest)
     assert len(set(found)) == len(found)
     assert code not in found
     for step in found:
@@ -150,20 +149,17 @@ def test_steps_of_a_small_code() -> None:
 @given(block_codes(longest=3), st.integers(4, 12), st.sets(st.integers(0, 8), min_size=1))
 def test_steps_with_more_or_fewer_doublings_are_symmetric(code: BlockCode, deepest: int, doublings: set[int]) -> None:
     assume(code.depth <= deepest and code.doublings in doublings)
-    kinds = changes(code, max_depth=deepest, doublings=doublings)
-    found = [step for kind in kinds for step in kind]
+    found = steps(code, max_depth=deepest, doublings=doublings)
     assert len(set(found)) == len(found)
     assert code not in found
     for step in found:
         assert step.depth <= deepest
         assert step.doublings in doublings
         assert code in set(steps(step, max_depth=deepest, doublings=doublings))
-    assert sorted(map(str, steps(code, max_depth=deepest, doublings=doublings))) == sorted(map(str, found))
 
 
-def test_a_code_without_a_step_stays() -> None:
-    code = BlockCode.parse("mbblock_8_1-1-1-1")
-    assert mutate(code, np.random.default_rng(0), max_depth=4) == code
+def test_a_code_may_have_no_step() -> None:
+    assert steps(BlockCode.parse("mbblock_8_1-1-1-1"), max_depth=4) == []
 
 
 def test_a_depth_limit_beyond_all_codes_is_harmless() -> None:

@@ -106,7 +106,7 @@ def test_hovering_tells_what_a_trial_is(page: Page, trials: list[Trial]) -> None
     figure = json.loads(page.scripts["application/json"][0])
     hovers = [text for trace in figure["data"] for text in trace.get("hovertext", [])]
     drawn = [t for t in trials if t.state is not TrialState.COMPLETE or "ap" in t.values()]
-    assert len(hovers) == len(drawn) + 1  # and the reference
+    assert len(hovers) == len(drawn)
     one = next(t for t in trials if t.state is TrialState.COMPLETE and t.parents)
     hover = next(text for text in hovers if text.startswith(f"<b>Trial {one.number}</b>"))
     for part in ("AP ", "Latency ", "IQR", "Params", "MACs", "12 epochs", f"mutation of {one.parents[0]}"):

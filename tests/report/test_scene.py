@@ -56,7 +56,7 @@ def test_points_of_another_fidelity_or_without_a_value_are_not_drawn_as_compared
 def test_marks_beyond_the_points_stay_at_the_edge_and_do_not_stretch_the_axis() -> None:
     far = trial(2, None, 500.0, state=TrialState.PRUNED, reason="limit")
     trials = [trial(0, 0.3, 5.0), trial(1, 0.4, 9.0), far]
-    picture = scene(view(trials, references=()), trials)
+    picture = scene(view(trials), trials)
     assert picture.span[1] < 10
     assert picture.inside(500.0) == picture.span[1]
     assert picture.mark(far) == BEYOND_MARK

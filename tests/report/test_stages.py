@@ -46,7 +46,6 @@ def both() -> tuple[StudyView, list[Trial]]:
         parts=parts,
         lifts=lifts,
         training="9 epochs from scratch",
-        references=(),
     ), trials
 
 

@@ -17,7 +17,7 @@ from tests.report.fakes import OBJECTIVES, study, view
 def test_a_picture_is_the_same_each_time_and_keeps_its_text(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     trials = study(24)
-    known = view(trials, references=())
+    known = view(trials)
     first, second = tmp_path / "a.svg", tmp_path / "b.svg"
     save_front(first, known, trials)
     save_front(second, known, trials)

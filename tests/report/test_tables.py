@@ -122,7 +122,6 @@ def test_markdown_report_has_every_trial_reason_command_and_provenance() -> None
         "bccd.yaml",
         "PyTorch",
         "measurements steady",
-        "YOLO11n",
     ):
         assert fact in text
 

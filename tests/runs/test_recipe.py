@@ -324,7 +324,9 @@ def test_recipes_of_the_project_are_valid(tmp_path: Path) -> None:
 
 def test_the_training_of_stage_two_is_that_of_the_paper() -> None:
     """9 epochs from 0.24 to 0.0001, here for 64 images, and in proportion for what fits the device."""
-    training = load_recipe(SearchRecipe, RECIPES / "modules.yaml", ["data.file=any.yaml"]).training
+    recipe = load_recipe(SearchRecipe, RECIPES / "modules.yaml", ["data.file=any.yaml"])
+    assert (recipe.search.prune, recipe.search.slack) == (True, 0), "as the paper prunes"
+    training = recipe.training
     assert training.finds_batch
     assert training.epochs == 9
     for images in (64, 32, 8):

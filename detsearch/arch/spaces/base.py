@@ -1,13 +1,15 @@
-"""What a search needs to know of a space."""
+"""What a search needs to know of a space, and how a space draws a mutation."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Protocol, runtime_checkable
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
 from detsearch.arch.spec import DetectorSpec
+
+T = TypeVar("T")
 
 
 class Space(Protocol):
@@ -48,3 +50,13 @@ class Graded(Protocol):
     def sample_between(self, rng: np.random.Generator, low: float, high: float) -> DetectorSpec:
         """A member drawn evenly over a part of the scale, or near to it where it has hardly any."""
         ...
+
+
+def draw_change(kinds: Iterable[Sequence[T]], rng: np.random.Generator) -> T | None:
+    """One of the changes that are listed by kind: the kind is drawn, then the change, so that kinds with many changes
+    do not drown the others. None where there is no change."""
+    options = [changes for changes in kinds if changes]
+    if not options:
+        return None
+    changes = options[int(rng.integers(len(options)))]
+    return changes[int(rng.integers(len(changes)))]

@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 
 from detsearch.arch.cells import INPUTS, MAX_NODES, CellSpec, Edge, check_operation
+from detsearch.arch.spaces.base import draw_change
 from detsearch.errors import SpecError
 
 MOST_INPUTS: Final = 2
@@ -86,11 +87,7 @@ class CellSpace:
     def mutate(self, cell: CellSpec, rng: np.random.Generator) -> CellSpec:
         """One of the neighbours: first the edge is drawn and what of it changes, then the change, so that the many
         operations do not drown the few sources. The cell itself where it has no neighbours."""
-        options = [changed for changed in self._changed(cell) if changed]
-        if not options:
-            return cell
-        changed = options[int(rng.integers(len(options)))]
-        return changed[int(rng.integers(len(changed)))]
+        return draw_change(self._changed(cell), rng) or cell
 
     def _changed(self, cell: CellSpec) -> Iterator[list[CellSpec]]:
         """The neighbours, by edge and by what of it is changed."""

@@ -21,6 +21,7 @@ from detsearch.arch.catalogue import catalogue
 from detsearch.arch.code import format_detector, format_module
 from detsearch.arch.modules.backbones import CodedResNetSpec, coded
 from detsearch.arch.presets import resolve
+from detsearch.arch.spaces.base import draw_change
 from detsearch.arch.spaces.even import STAGES, EvenCodes
 from detsearch.arch.spec import DetectorSpec, ModuleSpec, Norm
 from detsearch.errors import RecipeError, SpecError
@@ -232,6 +233,15 @@ class ModularSpace:
             return f"its width doubles {code.doublings} times, not {' or '.join(map(str, self.doublings))}"
         return None
 
+    def likeness(self, spec: DetectorSpec) -> int:
+        """How much of a detector is as here: 2 where only code and width may differ, 1 where the kind of block is the
+        same, 0 where not even that is."""
+        parts = self._parts(spec)
+        if parts is None or parts[0].block != self._own.code.block:
+            return 0
+        alike = type(spec.network.neck) is type(self.structure.network.neck)  # else its width may be none of this one
+        return 2 if alike and self._member(*parts) == spec else 1
+
     def contains(self, spec: DetectorSpec) -> bool:
         return self.fault(spec) is None
 
@@ -275,11 +285,7 @@ class ModularSpace:
         return itertools.chain.from_iterable(self._changed(spec))
 
     def mutate(self, spec: DetectorSpec, rng: np.random.Generator) -> DetectorSpec:
-        options = [found for found in self._changed(spec) if found]
-        if not options:
-            return spec
-        kind = options[int(rng.integers(len(options)))]
-        return kind[int(rng.integers(len(kind)))]
+        return draw_change(self._changed(spec), rng) or spec
 
     def _changed(self, spec: DetectorSpec) -> list[list[DetectorSpec]]:
         """The members that are one change away, by kind of change."""

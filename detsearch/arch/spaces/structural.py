@@ -14,6 +14,7 @@ import numpy as np
 
 from detsearch.arch.catalogue import ABSENT, Catalogue, catalogue
 from detsearch.arch.code import format_module, parse_module
+from detsearch.arch.spaces.base import draw_change
 from detsearch.arch.spec import NORMS, DetectorSpec, ModuleSpec, NetworkSpec, Norm, Slot
 from detsearch.errors import RecipeError, SpecError
 from detsearch.types import InputSize
@@ -198,11 +199,8 @@ class StructuralSpace:
 
     def mutate(self, spec: DetectorSpec, rng: np.random.Generator) -> DetectorSpec:
         """Change one part: first the part is drawn, then its new choice, so that a long list does not drown others."""
-        options = [changed for changed in self._changed(spec) if changed]
-        if not options:
-            return spec
-        part = options[int(rng.integers(len(options)))]
-        return self._valid[part[int(rng.integers(len(part)))]]
+        key = draw_change(self._changed(spec), rng)
+        return spec if key is None else self._valid[key]
 
     def _changed(self, spec: DetectorSpec) -> Iterator[list[Key]]:
         """The keys of a spec's neighbours, by the part that is changed."""

@@ -29,9 +29,8 @@ class StructuresSpace(Union):
         return tuple(part.structure.with_network(norm=part.norm) for part in self.parts)
 
     def fault(self, spec: DetectorSpec) -> str | None:
-        """Why a detector is no member; None where it is one."""
-        faults = [part.fault(spec) for part in self.parts]
-        return None if None in faults else faults[0]
+        """Why a detector is no member, told by the part that it is most like; None where it is one."""
+        return None if self.contains(spec) else max(self.parts, key=lambda part: part.likeness(spec)).fault(spec)
 
     def to_choices(self) -> dict[str, dict[str, Any]]:
         """The section, with every field: what identifies a space. All parts have the same widths, or none."""

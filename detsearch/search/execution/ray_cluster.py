@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import logging
 import math
+import os
+import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,12 +25,15 @@ from detsearch.search.execution.processes import ProcessExecutor, pickled
 
 try:
     import ray
+    from ray._private import services
     from ray.exceptions import RayActorError
 except ImportError as _missing:
     raise ResourceError("executor ray", "the package ray", "none", 'pip install "detsearch[ray]"') from _missing
 
 PATIENCE: Final = 600.0
 """Seconds without a node on which anything can run, after which a study is given up (and can be resumed)."""
+ANSWER: Final = 5.0
+"""Seconds within which a cluster must answer at its address."""
 LISTENING: Final = 0.5
 """Seconds that a host waits for news before it answers that there are none."""
 
@@ -81,10 +86,10 @@ class _Slot:
 class RayExecutor:
     """Runs `slots` tasks at once, each on `cpus` CPUs and `gpus` GPUs (shares of one as well) of one node.
 
-    `address` is that of the cluster, None for the one that this machine belongs to. `threads`, `time_limit` and
-    `preload` as in `ProcessExecutor`, whose refusals hold here too.
+    `address` is that of the cluster; None, or "auto", for the one that RAY_ADDRESS names, or else that this machine
+    belongs to. `threads`, `time_limit` and `preload` as in `ProcessExecutor`, whose refusals hold here too.
 
-    ResourceError, at once, where there is no cluster, or none that has room for so many tasks.
+    ResourceError, within seconds, where there is no cluster, or none that has room for so many tasks.
     """
 
     def __init__(
@@ -101,12 +106,7 @@ class RayExecutor:
         assert slots > 0, "something runs"
         self._joined = not ray.is_initialized()
         if self._joined:
-            try:
-                ray.init(address=address or "auto", log_to_driver=False, logging_level=logging.ERROR)
-            except (ConnectionError, ValueError, RuntimeError) as error:
-                found = str(error).splitlines()[0]
-                hint = "`ray start --head` makes one of this machine; --address names another"
-                raise ResourceError(f"Ray at {address or 'this machine'}", "a running cluster", found, hint) from error
+            _join(address)
         try:
             sharing = _sharing(slots, {"CPU": cpus, "GPU": gpus})
         except ResourceError:
@@ -241,6 +241,32 @@ class RayExecutor:
         if now - self._alone_since > PATIENCE:
             found = f"none for {PATIENCE / 60:g} minutes"
             raise ResourceError("the Ray cluster", "a node with room for a trial", found, "repeat the command later")
+
+
+def _join(address: str | None) -> None:
+    """Connect to a cluster; ResourceError where there is none."""
+    named = address or "auto"
+    if named == "auto":
+        named = os.environ.get("RAY_ADDRESS") or named  # as Ray has it
+    try:
+        # Where nothing listens `ray.init` tries again for minutes, each time with lines of its own.
+        socket.create_connection(_head(named), ANSWER).close()
+        ray.init(address=named, log_to_driver=False, logging_level=logging.ERROR)
+    except (OSError, ValueError, RuntimeError) as error:
+        found = (isinstance(error, OSError) and error.strerror) or str(error).partition("\n")[0]
+        hint = "`ray start --head` makes one of this machine; --address names another"
+        where = "this machine" if named == "auto" else named
+        raise ResourceError(f"Ray at {where}", "a running cluster", found, hint) from error
+
+
+def _head(address: str) -> tuple[str, int]:
+    """Host and port of a cluster as `ray.init` finds them. ValueError for what is no address, ConnectionError where
+    this machine belongs to none."""
+    place = address.partition("://")[2] or services.canonicalize_bootstrap_address(address)
+    if place is None:
+        raise ValueError(f"{address!r}, which makes a new one")
+    host, port = services.extract_ip_port(place)
+    return host, port
 
 
 def _sharing(slots: int, each: Mapping[str, float]) -> int:

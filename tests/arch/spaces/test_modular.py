@@ -22,10 +22,12 @@ from detsearch.arch.spaces.section import read_space, representatives
 from detsearch.arch.spec import DetectorSpec
 from detsearch.build import build
 from detsearch.errors import RecipeError
+from tests.arch.toys import block_codes
 from tests.contracts.space_contract import SpaceContract
 from tests.nn.scenes import random_images, random_targets
 
 SLIM = "basicblock_16_1-2-2-2/fpn(levels=3-4-5,width=16)/retinanet(depth=1)@64x64"
+REST = "fpn(levels=3-4-5,width=16)/retinanet(depth=1)/gn_ws@64x64"
 TINY: dict[str, Any] = {
     "structure": SLIM,
     "base": [14, 16],
@@ -138,6 +140,27 @@ def test_a_large_space_is_lazy_and_its_mutations_stay_inside() -> None:
         codes.add(after)
         spec = after
     assert len(codes) > 100
+
+
+@settings(max_examples=30)
+@given(block_codes(bases=st.sampled_from([8, 16]), longest=4), st.integers(0, 2**32 - 1))
+def test_a_mutation_of_any_code_is_a_neighbour_inside(code: BlockCode, seed: int) -> None:
+    doublings = list(range(max(0, code.doublings - 1), code.doublings + 1))
+    space = space_of(structure=f"{code}/{REST}", base=[8, 12, 16], depth=code.depth + 1, doublings=doublings)
+    spec = space.structure
+    assert space.contains(spec)
+    mutant = space.mutate(spec, np.random.default_rng(seed))
+    assert space.contains(mutant)
+    assert mutant in set(space.neighbours(spec))
+    assert spec in set(space.neighbours(mutant))
+    assert mutant == space.mutate(spec, np.random.default_rng(seed)), "the generator decides"
+
+
+def test_the_only_member_stays() -> None:
+    space = space_of(base=[16], width=[16], depth=4, doublings=[0])
+    (only,) = space.all()
+    assert list(space.neighbours(only)) == []
+    assert space.mutate(only, np.random.default_rng(0)) == only
 
 
 def backbone(spec: DetectorSpec) -> CodedResNetSpec:
@@ -257,9 +280,6 @@ def test_a_baseline_outside_leads_inside() -> None:
     assert not list(space.neighbours(odd))
     assert space.mutate(odd, np.random.default_rng(0)) == odd
     assert not list(space.neighbours(resolve("faster_rcnn_mobilenetv2_fpn@512x512")))
-
-
-REST = "fpn(levels=3-4-5,width=16)/retinanet(depth=1)/gn_ws@64x64"
 
 
 @pytest.mark.parametrize(

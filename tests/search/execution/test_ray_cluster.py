@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -156,28 +157,34 @@ def test_trials_know_how_many_share_a_nodes_memory(tmp_path: Path) -> None:
             assert collect(executor, ended(1)) == [Done(0, sharing)]
 
 
-def test_a_search_of_structures_on_two_nodes(cluster: Any, tmp_path: Path) -> None:
-    """From a recipe, with real trainings, of which each takes a whole node; the same command has nothing left to do."""
+def searched(folder: Path, images: int, **training: Any) -> Any:
+    """The recipe of a search of two structures with real trainings, of which each takes a whole node."""
     # Not above: hosts import this module for the other tests' tasks, which need no torch.
     from detsearch.runs.recipe import load_recipe
-    from detsearch.runs.search import search_structure
     from detsearch.runs.settings import SearchRecipe
     from tests.runs.conftest import DATA, TINY
 
-    second = add_node(cluster)
-    (tmp_path / "data.yaml").write_text(yaml.safe_dump(DATA))
+    splits = {**DATA["splits"], "train": {"images": images, "seed": 1}}
+    (folder / "data.yaml").write_text(yaml.safe_dump({**DATA, "splits": splits}))
     raw = {
-        "data": {"file": str(tmp_path / "data.yaml"), "test": "test"},
+        "data": {"file": str(folder / "data.yaml"), "test": "test"},
         "space": {"detectors": [TINY, TINY.replace("basicblock_4", "basicblock_8")]},
-        "training": {"epochs": 2, "batch": "auto", "base_batch": 4, "warmup_steps": 1},
+        "training": {"base_batch": 4, "warmup_steps": 1, **training},
         "search": {"strategy": "all"},
         "execution": {"executor": "ray", "workers": 2, "cpus": 2},
         "latency": {"warmup": 1, "runs": 3, "seconds": 0.01},
     }
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(raw))
-    out = tmp_path / "study"
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(raw))
+    return load_recipe(SearchRecipe, folder / "recipe.yaml")
+
+
+def test_a_search_of_structures_on_two_nodes(cluster: Any, tmp_path: Path) -> None:
+    """From a recipe, with real trainings; the same command has nothing left to do."""
+    from detsearch.runs.search import search_structure
+
+    recipe, out = searched(tmp_path, 8, epochs=2, batch="auto"), tmp_path / "study"
+    second = add_node(cluster)
     try:
-        recipe = load_recipe(SearchRecipe, tmp_path / "recipe.yaml")
         for _ in range(2):
             assert search_structure(recipe, out).trained == 2
     finally:
@@ -222,3 +229,47 @@ def test_a_node_that_dies_loses_nothing(cluster: Any, tmp_path: Path) -> None:
         epochs = [int(line.split()[0]) for line in worked]
         assert sorted(set(epochs)) == list(range(30)), "every epoch"
         assert len(epochs) <= 31, "at most the one that was not saved twice"
+
+
+def test_a_node_that_dies_loses_no_training(cluster: Any, tmp_path: Path) -> None:
+    """Two real trainings, on a node each, of which one is killed: what ran there goes on from its checkpoint on the
+    other node, and counts once."""
+    from detsearch.runs.search import search_structure
+
+    epochs, steps = 40, 8
+    recipe, out = searched(tmp_path, 4 * steps, epochs=epochs, batch=4), tmp_path / "study"
+    second = add_node(cluster)
+    before: dict[int, int] = {}
+    after: dict[int, list[int]] = {}
+    killed = False
+
+    def on_event(event: StudyEvent) -> None:
+        nonlocal killed
+        if event.kind != "progress" or event.trial is None:
+            return
+        if killed:
+            after.setdefault(event.trial.number, []).append(event.epoch)
+            return
+        before[event.trial.number] = event.epoch
+        if len(before) == 2 and min(before.values()) >= 3:
+            killed = True
+            cluster.remove_node(second, allow_graceful=False)
+
+    try:
+        finished = search_structure(recipe, out, on_event=on_event)
+    finally:
+        if not killed:
+            cluster.remove_node(second)
+    assert killed
+    assert finished.ending is Ending.EXHAUSTED
+    assert finished.trained == 2
+    trials = read_study(out).trials
+    assert [str(trial.state) for trial in trials] == ["complete", "complete"]
+    assert sorted(trial.attempts for trial in trials) == [1, 2], "what ran on the dead node, and nothing else"
+    (lost,) = (trial.number for trial in trials if trial.attempts == 2)
+    assert min(after[lost]) >= before[lost], "from its checkpoint on"
+    for trial in trials:
+        assert trial.metrics is not None
+        assert trial.metrics.provenance["steps"] == epochs * steps
+        log = (out / "trials" / f"{trial.number:04d}" / "log.jsonl").read_text().splitlines()
+        assert [json.loads(line)["epoch"] for line in log] == list(range(1, epochs + 1)), "every epoch, once"
