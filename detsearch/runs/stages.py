@@ -134,12 +134,9 @@ def _insides(two: SearchRecipe, members: Sequence[DetectorSpec], tell: Callable[
 def _expect_inside_some(start: DetectorSpec, number: int, spaces: Sequence[ModularSpace]) -> None:
     """RecipeError for a start that is inside of no structure, whichever the first stage chooses: of which ones the
     starts are is not known yet, but codes and widths are alike inside of all with one kind of block."""
-    faults = [(space, space.inner_fault(start)) for space in spaces]
-    if any(fault is None for _, fault in faults):
-        return
-    block = getattr(getattr(start.network.backbone, "code", None), "block", None)
-    why = next((fault for space, fault in faults if space.block == block), faults[0][1])
-    raise RecipeError(f"search.start[{number}]", "a detector inside of a structure", format_detector(start), why)
+    if all(space.inner_fault(start) for space in spaces):
+        why = max(spaces, key=lambda space: space.likeness(start)).inner_fault(start)
+        raise RecipeError(f"search.start[{number}]", "a detector inside of a structure", format_detector(start), why)
 
 
 def _covering(members: Sequence[DetectorSpec]) -> list[DetectorSpec]:

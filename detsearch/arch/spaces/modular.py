@@ -154,11 +154,6 @@ class ModularSpace:
         return coded(self.structure.network.backbone)
 
     @property
-    def block(self) -> str:
-        """The kind of block of all members."""
-        return self._own.code.block
-
-    @property
     def _tensor(self) -> InputSize:
         return self.structure.input.padded()
 
