@@ -163,9 +163,9 @@ def lift_cells(
     objectives: Sequence[Objective],
     test: Mapping[int, Mapping[str, float]] | None = None,
 ) -> tuple[str, ...]:
-    """How far a structure was lifted, or why that is not known, in the columns of `LIFTED`: with a trial's number what it has in all
-    objectives, whether it began with inherited weights, in brackets the change from the baseline, in percent of it,
-    and its accuracy on the test split (by trial number) where there is one."""
+    """How far a structure was lifted, or why that is not known, in the columns of `LIFTED`: with a trial's number what
+    it has in all objectives, whether it began with inherited weights, in brackets the change from the baseline, in
+    percent of it, and its accuracy on the test split (by trial number) where there is one."""
     if isinstance(lift, str):
         return structure, NONE, lift, NONE, NONE
     accuracy = next((objective.name for objective in objectives if objective.name in MAXIMISED), "ap")

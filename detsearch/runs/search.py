@@ -76,7 +76,7 @@ def search_structure(
     splits = load_splits(recipe, masks=masks)
     check_run(recipe, networks, here)
     limits = tuple(Limit.parse(text) for text in recipe.limits)
-    timed = "latency_ms" in {named.name for named in (*objectives, *limits)}
+    timed = "latency_ms" in {*(objective.name for objective in objectives), *(limit.name for limit in limits)}
     candidates = TrainedCandidates(recipe, len(splits[recipe.data.train].classes), device, masks)
     rungs = (*recipe.search.pauses(recipe.training.epochs), recipe.training.epochs)
     ranked = len(rungs) > 1 and not recipe.search.by_model

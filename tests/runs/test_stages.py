@@ -98,7 +98,7 @@ WITHOUT_CODE = "timm(model=swin_tiny_patch4_window7_224)"
         ("modules.search", {"start": [CODE.replace("1-2-2-2", "1-2-2-1")]}, "its width doubles 2 times, not 3"),
         ("modules.search", {"start": [CODE.replace("1-2-2-2", f"{40 * '1'}-2-2-2")]}, "43 blocks are more than"),
         ("modules.search", {"start": [CODE.replace("basicblock_4", "bottleneck_4")]}, "its blocks are no basicblock"),
-        ("modules.search", {"start": [CODE.replace("basicblock_4", "basicblock_5")]}, "base width 5 is none of 4, 6"),
+        ("modules.search", {"start": [CODE.replace("basicblock_4", "basicblock_8")]}, "base width 8 is none of 4, 6"),
         ("modules.objectives", ["mask_ap", "macs"], "modules.objective mask_ap"),
         ("modules.weights", "nosuch.pt", "nosuch.pt"),
         ("modules.training", {"frozen_stages": 1}, "training.frozen_stages: expected 0"),

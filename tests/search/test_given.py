@@ -32,7 +32,7 @@ def test_given_ones_come_first_and_count_as_members() -> None:
     assert [t.origin for t in trials] == ["given"] * 3 + ["random"] * 3 + ["mutation"] * 2
 
 
-def poor_when_large(spec: DetectorSpec, fidelity: Fidelity, seed: int, context: TrialContext) -> Metrics:  # noqa: ARG001
+def poor_when_large(spec: DetectorSpec, fidelity: Fidelity, seed: int, context: TrialContext) -> Metrics:
     return Metrics(values={"ap": 0.5 if sum(depths(spec)) < 5 else 0.1}, fidelity=fidelity)
 
 
