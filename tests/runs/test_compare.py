@@ -232,7 +232,7 @@ def test_what_is_done_is_shown_without_its_data(tmp_path: Path, data_file: Path)
     open_datafile.cache_clear()
     load_split.cache_clear()
     assert compare(chosen, tmp_path / "out") == found
-    with pytest.raises(DataError, match="^arm plain: "):
+    with pytest.raises(DataError, match=r"^arm plain: "):
         compare(chosen.model_copy(update={"seeds": [0, 1]}), tmp_path / "out")
 
 
