@@ -145,8 +145,9 @@ def test_a_resumed_training_equals_the_uninterrupted_one(
 
 
 def test_it_learns_what_it_sees(tmp_path: Path, root: Path) -> None:
-    """Colours, from a few images, with batch norm and weights begun with those of a training before."""
-    settings = ["training.epochs=12", "training.lr=0.05", "training.warmup_steps=2", "data.val=train"]
+    """Colours, from a few images, with batch norm and weights begun with those of a training before. Seeds 0 to 2 all
+    end at 1; at a larger rate it depends on the processor, which adds in another order."""
+    settings = ["training.epochs=20", "training.lr=0.02", "training.warmup_steps=2", "data.val=train"]
     found = pretrain(recipe_of(root, *settings, "training.batch=6"), tmp_path / "a")
     assert found["top1"] == 1
     losses = [line["loss"] for line in _lines(tmp_path / "a")]
