@@ -19,6 +19,8 @@ from detsearch.arch.spec import Norm
 
 WS_EPS: Final = 1e-5
 GROUPS: Final = 32
+BLOCK: Final = 16
+"""Channels that oneDNN takes at once on processors with AVX-512; 8 with AVX2."""
 
 
 class WSConv2d(nn.Conv2d):
@@ -63,6 +65,22 @@ class WSConv2d(nn.Conv2d):
         return filters.contiguous(memory_format=torch.channels_last) if last else filters
 
 
+class PickedConv2d(nn.Conv2d):
+    """A strided 1x1 convolution of few channels: picks the values that it reads, then convolves at stride 1.
+
+    The same figures as `nn.Conv2d`, whose gradient of the weight writes past its workspace on a CPU, channels last,
+    where inputs are fewer than `BLOCK` (oneDNN, issue 6035, seen with torch 2.15): a crash now and then.
+    """
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        rows, columns = self.stride
+        return F.conv2d(input[..., ::rows, ::columns], weight, bias, groups=self.groups)
+
+
+class WSPickedConv2d(PickedConv2d, WSConv2d):
+    """The same with standardised filters."""
+
+
 class GroupNorm(nn.GroupNorm):
     """Group normalisation with gcd(32, C) groups that also takes a single value per group (a 1 x 1 map of one image),
     which the base class refuses; its answer there is the shift."""
@@ -101,7 +119,9 @@ class Norms:
     ) -> nn.Conv2d:
         """A convolution that a norm follows: no bias unless asked for, padding that keeps the size at stride 1, He
         initialisation."""
-        kind = WSConv2d if self.kind == "gn_ws" else nn.Conv2d
+        few = kernel == 1 and stride > 1 and inputs // groups < BLOCK
+        kinds = (PickedConv2d, WSPickedConv2d) if few else (nn.Conv2d, WSConv2d)
+        kind: type[nn.Conv2d] = kinds[self.kind == "gn_ws"]
         conv = kind(inputs, outputs, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=bias)
         nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
         return conv

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from detsearch.nn.norms import WS_EPS, GroupNorm, Norms, WSConv2d
+from detsearch.arch.spec import Norm
+from detsearch.nn.norms import WS_EPS, GroupNorm, Norms, PickedConv2d, WSConv2d
 
 
 @pytest.mark.parametrize(("groups", "dtype"), [(1, torch.float32), (4, torch.float64), (8, torch.float32)])
@@ -99,3 +103,49 @@ def test_standardised_filters_are_kept_while_answering_and_never_stale() -> None
         assert torch.equal(conv(x), fresh())
     conv(x).sum().backward()  # a gradient reaches the weight, whatever was kept
     assert conv.weight.grad is not None
+
+
+@pytest.mark.parametrize("kind", ["bn", "gn_ws"])
+@pytest.mark.parametrize(("stride", "side"), [(2, 8), (2, 7), (3, 8)])
+def test_picking_first_gives_the_same(kind: Norm, stride: int, side: int) -> None:
+    """Figures, gradients and names of parameters are those of the plain convolution."""
+    conv = Norms(kind).conv(4, 6, 1, stride=stride).double()
+    assert isinstance(conv, PickedConv2d)
+    plain = (WSConv2d if kind == "gn_ws" else nn.Conv2d)(4, 6, 1, stride=stride, bias=False).double()
+    plain.load_state_dict(conv.state_dict())
+    images = torch.randn(2, 4, side, side + 1, dtype=torch.float64)
+    found, expected = [], []
+    for one, values in ((conv, found), (plain, expected)):
+        given = images.clone().requires_grad_()
+        output = one(given)
+        output.square().sum().backward()
+        values += [output, one.weight.grad, given.grad]
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_only_strided_1x1_convolutions_of_few_channels_pick_first() -> None:
+    norms = Norms("gn_ws")
+    for conv in (norms.conv(16, 8, 1, stride=2), norms.conv(4, 8, 1), norms.conv(4, 8, 3, stride=2)):
+        assert type(conv) is WSConv2d
+    assert isinstance(norms.conv(32, 32, 1, stride=2, groups=4), PickedConv2d)
+
+
+CRASHING = """
+import torch
+from detsearch.nn.norms import Norms
+torch.set_num_threads(1)
+for inputs, outputs in ((8, 16), (4, 8), (12, 16)):
+    conv = Norms("bn").conv(inputs, outputs, 1, stride=2)
+    maps = torch.randn(8, inputs, 96, 128).contiguous(memory_format=torch.channels_last)
+    for _ in range(30):
+        conv(maps).square().mean().backward()
+"""
+
+
+def test_slim_strided_convolutions_leave_memory_alone() -> None:
+    """In a process of its own: where the processor has AVX-512, plain ones end it."""
+    done = subprocess.run(
+        [sys.executable, "-c", CRASHING], env={**os.environ, "MALLOC_CHECK_": "3"}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
