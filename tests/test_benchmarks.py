@@ -372,7 +372,7 @@ def test_two_stages_are_compared_with_one(tmp_path: Path, load: Load, capsys: py
     assert found["paid_macs"] == pytest.approx(trained["control"]["gmacs"] / trained["modules"]["gmacs"])
     for stage, words in [("structure", "## Front"), ("modules", "## Lift over the baselines")]:
         assert words in (tmp_path / "out" / stage / "report.md").read_text()
-        assert (tmp_path / "out" / stage / "front.svg").exists()
+        assert (tmp_path / "out" / stage / "front-by-input.svg").exists()
     assert set(found["hypervolume"]) == {"two stages", "one stage"}
     assert all(len(row["test_ap"]) == 2 for row in found["candidates"])
     assert {arm for row in found["candidates"] for arm in row["arms"]} == {"two stages", "one stage"}
