@@ -98,7 +98,8 @@ def _twin(reference: nn.Module, network: str) -> Detector:
     return detector
 
 
-@pytest.fixture(scope="module", params=[("v1", 0), ("v1", 1), ("v2", 0), ("v2", 1)], ids=lambda p: f"{p[0]}-{p[1]}")
+# With seed 1 of v2, the order of two proposals is one of rounding in float32, which differs between processors.
+@pytest.fixture(scope="module", params=[("v1", 0), ("v1", 1), ("v2", 0), ("v2", 2)], ids=lambda p: f"{p[0]}-{p[1]}")
 def exact(request: pytest.FixtureRequest) -> tuple[nn.Module, Detector]:
     form, seed = request.param
     reference = _mask_rcnn(form, seed)
