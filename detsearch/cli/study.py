@@ -73,23 +73,28 @@ def analyse(
 
 
 def table(
-    folders: Annotated[
-        list[Path], typer.Argument(help="Folders of studies of one space, each with a seed of its own.")
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Folders of studies of one space, each with a seed of its own, and tables of earlier ones."
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The file: JSON, packed if its name ends in .gz.")],
     latency: Annotated[
-        Path | None, typer.Option(help="Latencies of `detsearch study latency`, in place of the studies' own.")
+        Path | None,
+        typer.Option(help="Latencies of `detsearch study latency`, in place of the first table's or the studies'."),
     ] = None,
     json: options.Json = False,
 ) -> None:
     """Collect a recorded table, on which searches are compared, from studies that tried a whole space.
 
     The studies' recipes say `search.strategy: all`, and `training.eval_epochs` for figures on the way. Unfinished ones
-    give what they have; repeat the command when they have more.
+    give what they have; repeat the command when they have more. A table among the arguments gets the studies' seeds
+    and keeps its latencies: so seeds are added when the first ones' folders are long gone.
     """
     from detsearch.runs.table import collect_table
 
-    found = collect_table(folders, out, latency)
+    found = collect_table(paths, out, latency)
     lacking = {str(seed): list(codes) for seed, codes in found.lacking.items()}
     if json:
         print_json({"table": str(out), "detectors": len(found.table.rows), "seeds": list(found.table.seeds),

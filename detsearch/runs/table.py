@@ -1,4 +1,4 @@
-"""``detsearch study table``: studies that tried a whole space, one for each seed, as a recorded table."""
+"""``detsearch study table``: studies that tried a whole space, and tables of earlier ones, as a recorded table."""
 
 from __future__ import annotations
 
@@ -29,6 +29,10 @@ FREE: Final = frozenset({"seed", "objectives"})
 """Of a study's identity, what may differ between those of one table; ..."""
 OF_LATENCY: Final = frozenset({"device", "device_name", "latency"})
 """... and this as well, where latencies come from elsewhere."""
+OF_SEEDS: Final = frozenset({"seeds", "trained_on", "versions"})
+"""Of a table's provenance, what differs between seeds; ..."""
+LATENCY_FROM: Final = "latency_from"
+"""... and how its latencies were measured. The rest, with its space, is the identity of its studies."""
 VERSIONS: Final = ("detsearch", "commit", "torch", "python", "threads")
 
 
@@ -40,51 +44,73 @@ class Collected:
     lacking: Mapping[int, Sequence[str]]
 
 
-def collect_table(folders: Sequence[Path], out: Path, latencies: Path | None = None) -> Collected:
-    """Write the table of the studies in `folders`: their space, data and training must be the same, their seeds not.
+@dataclass(frozen=True)
+class _Source:
+    """A study or a recorded table: what must be the same in all sources of a table, and what each adds to it."""
 
-    They may be unfinished, and one may lack what another has; none may hold trainings that began with inherited
-    weights. Figures after part of a training are those in the trials' logs (``training.eval_epochs``). A latency is the
-    first steady one, or else the first, that the studies have, unless `latencies` names a file of ``detsearch study
-    latency``, which must then have all; the studies may then have run on different devices. StudyError otherwise, and
-    where `out` is a file that holds no table.
+    path: Path
+    identity: Mapping[str, Any]
+    trained_on: Mapping[int, str]
+    """By seed, as are `versions` and a row's trainings."""
+    versions: Mapping[int, Mapping[str, Any]]
+    rows: Mapping[DetectorSpec, Row]
+    latency_from: Any
+
+
+def collect_table(paths: Sequence[Path], out: Path, latencies: Path | None = None) -> Collected:
+    """Write the table of the studies (folders) and recorded tables (files) at `paths`: their space, data and training
+    must be the same, their seeds not.
+
+    They may be unfinished, and one may lack what another has; no study may hold trainings that began with inherited
+    weights. Figures after part of a training are those in the trials' logs (``training.eval_epochs``). Latencies are
+    those of `latencies`, a file of ``detsearch study latency``, or else of the first table, which must then have all;
+    the studies may have run on different devices. With neither, a latency is the first steady one, or else the first,
+    that the studies have. StudyError otherwise, and where `out` is a file that holds no table.
     """
     _expect_table(out)
-    studies = _by_seed(folders, FREE if latencies is None else FREE | OF_LATENCY)
-    first = next(iter(studies.values()))
-    measured = None if latencies is None else read_latencies(latencies)
-    rows = []
+    tables = [_of_table(path) for path in paths if path.is_file()]
+    elsewhere = latencies is not None or bool(tables)
+    studies = [_of_study(path, FREE | OF_LATENCY if elsewhere else FREE) for path in paths if not path.is_file()]
+    sources = [*tables, *studies]
+    _expect_together(sources)
+    first = sources[0]
     space = read_space(first.identity["space"])
     expect_listable(space, "a table")
+    measured = None if latencies is None else read_latencies(latencies)
+    known: Mapping[str, Latency | None] = (
+        {row.code: row.cost.latency for row in first.rows.values()} if measured is None else measured.by_code
+    )
+    rows = []
     for spec in space.all():
-        code = format_detector(spec)
-        trials = {seed: _tried(study, spec) for seed, study in studies.items()}
-        costs = [t.cost for found in trials.values() for t in found if t.cost is not None]
-        if costs:
-            cost = _cost(costs) if measured is None else _with(costs[0], measured.by_code, code, latencies)
-            trainings = {s: t for s, study in studies.items() if (t := _training(study, trials[s])) is not None}
-            rows.append(Row(code=code, spec=spec, cost=cost, trainings=trainings))
+        found = [source.rows[spec] for source in sources if spec in source.rows]
+        if not found:
+            continue
+        _expect_same_counts(found, [source.path for source in sources if spec in source.rows])
+        cost = _cost([row.cost for row in found])
+        if elsewhere:
+            cost = _with(cost, known, found[0].code, latencies or first.path)
+        trainings = {seed: training for row in found for seed, training in row.trainings.items()}
+        rows.append(replace(found[0], cost=cost, trainings=trainings))
+
+    trained_on = {seed: device for source in sources for seed, device in source.trained_on.items()}
+    versions = {seed: found for source in sources for seed, found in source.versions.items()}
+    seeds = sorted(trained_on)
     provenance: dict[str, Any] = {
-        **{k: v for k, v in first.identity.items() if k not in FREE | OF_LATENCY | {"space"}},
-        "seeds": sorted(studies),
-        "trained_on": {str(seed): studies[seed].identity["device_name"] for seed in sorted(studies)},
-        "versions": _versions(first),
-        "latency_from": "the studies, between trainings" if measured is None else _source(measured, rows),
+        **{k: v for k, v in first.identity.items() if k not in OF_LATENCY | {"space"}},
+        "seeds": seeds,
+        "trained_on": {str(seed): trained_on[seed] for seed in seeds},
+        "versions": {str(seed): versions[seed] for seed in seeds},
+        LATENCY_FROM: first.latency_from if measured is None else _source(measured, rows),
     }
     table = Table(rows=tuple(rows), choices=first.identity["space"], provenance=provenance)
     if not table.epochs:
-        raise StudyError(str(first.folder), "a detector that was trained", "none", "let the study run on")
+        raise StudyError(str(first.path), "a detector that was trained", "none", "let the study run on")
     write_table(table, out)
     lacking = {}
-    for seed in sorted(studies):
+    for seed in seeds:
         trained = {row.spec for row in rows if seed in row.trainings}
         lacking[seed] = [format_detector(s) for s in space.all() if s not in trained]
     return Collected(table, lacking)
-
-
-def _tried(study: StudyRecord, spec: DetectorSpec) -> list[Trial]:
-    """A detector's trials, but those that only told its cost."""
-    return [trial for trial in study.trials if trial.spec == spec and trial.state is not TrialState.COSTED]
 
 
 def _expect_table(out: Path) -> None:
@@ -97,25 +123,78 @@ def _expect_table(out: Path) -> None:
             raise StudyError("--out", "a new file, or a recorded table to replace", received, "name another") from None
 
 
-def _by_seed(folders: Sequence[Path], free: Set[str]) -> dict[int, StudyRecord]:
-    """The studies, whose identities must agree in all that is not `free`."""
-    studies: dict[int, StudyRecord] = {}
-    for study in map(read_study, folders):
-        if (heir := next((trial for trial in study.trials if trial.inherits is not None), None)) is not None:
-            found = f"one that began with the weights of trial {heir.inherits}"
-            hint = "record a study without search.inherit"
-            raise StudyError(f"{study.folder}: trial {heir.number}", "trainings from scratch", found, hint)
-        seed = load_recipe(SearchRecipe, study.folder / RECIPE).seed
-        first = next(iter(studies.values()), study)
-        mine, other = ({k: v for k, v in s.identity.items() if k not in free} for s in (study, first))
-        if (difference := first_difference(other, mine)) is not None:
+def _of_study(folder: Path, free: Set[str]) -> _Source:
+    """What a study tried; of its identity all that is not `free`."""
+    study = read_study(folder)
+    if (heir := next((trial for trial in study.trials if trial.inherits is not None), None)) is not None:
+        found = f"one that began with the weights of trial {heir.inherits}"
+        hint = "record a study without search.inherit"
+        raise StudyError(f"{folder}: trial {heir.number}", "trainings from scratch", found, hint)
+    seed = load_recipe(SearchRecipe, folder / RECIPE).seed
+    tried: dict[DetectorSpec, list[Trial]] = {}
+    for trial in study.trials:
+        if trial.state is not TrialState.COSTED and trial.cost is not None:
+            tried.setdefault(trial.spec, []).append(trial)
+    rows = {}
+    for spec, trials in tried.items():
+        training = _training(study, trials)
+        rows[spec] = Row(
+            code=format_detector(spec),
+            spec=spec,
+            cost=_cost([trial.cost for trial in trials if trial.cost is not None]),
+            trainings={} if training is None else {seed: training},
+        )
+    return _Source(
+        path=folder,
+        identity={name: value for name, value in study.identity.items() if name not in free},
+        trained_on={seed: study.identity["device_name"]},
+        versions={seed: _versions(study)},
+        rows=rows,
+        latency_from="the studies, between trainings",
+    )
+
+
+def _of_table(path: Path) -> _Source:
+    """What was recorded. Tables made otherwise than here may not say where each seed was trained."""
+    table = read_table(path)
+    own = OF_SEEDS | {LATENCY_FROM}
+    on, versions = (_mapping(table.provenance.get(name)) for name in ("trained_on", "versions"))
+    return _Source(
+        path=path,
+        identity={**{k: v for k, v in table.provenance.items() if k not in own}, "space": table.choices},
+        trained_on={seed: str(on.get(str(seed), "unknown")) for seed in table.seeds},
+        versions={seed: _mapping(versions.get(str(seed))) for seed in table.seeds},
+        rows={row.spec: replace(row, code=format_detector(row.spec)) for row in table.rows},
+        latency_from=table.provenance.get(LATENCY_FROM, "unknown"),
+    )
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _expect_together(sources: Sequence[_Source]) -> None:
+    """One identity, and seeds that differ."""
+    seen: set[int] = set()
+    for source in sources:
+        if (difference := first_difference(dict(sources[0].identity), dict(source.identity))) is not None:
             field, was, now = difference
             hint = "a table is of one space, data set and training"
-            raise StudyError(f"{study.folder}: {field}", str(was), str(now), hint)
-        if seed in studies:
-            raise StudyError(str(study.folder), "a seed of its own for each study", str(seed), "search with --seed N")
-        studies[seed] = study
-    return studies
+            raise StudyError(f"{source.path}: {field}", str(was), str(now), hint)
+        if again := sorted(seen & source.trained_on.keys()):
+            received = ", ".join(map(str, again))
+            raise StudyError(str(source.path), "seeds that nothing before it has", received, "search with --seed N")
+        seen |= source.trained_on.keys()
+
+
+def _expect_same_counts(rows: Sequence[Row], paths: Sequence[Path]) -> None:
+    """What is counted, not measured, is the same for one code, unless the code means another network by now."""
+    for name in ("params", "macs"):
+        expected = getattr(rows[0].cost, name)
+        for row, path in zip(rows, paths, strict=True):
+            if (found := getattr(row.cost, name)) != expected:
+                hint = "the code means another network since; record the seeds with one version"
+                raise StudyError(f"{path}: {name} of {row.code}", f"{expected} as in {paths[0]}", str(found), hint)
 
 
 def _training(study: StudyRecord, trials: Sequence[Trial]) -> Training | None:
@@ -156,10 +235,11 @@ def _cost(costs: Sequence[CostMetrics]) -> CostMetrics:
     return replace((steady or costs)[0], parts={})
 
 
-def _with(cost: CostMetrics, measured: Mapping[str, Latency], code: str, path: Path | None) -> CostMetrics:
-    if code not in measured:
-        raise StudyError(str(path), f"the latency of {code}", "none", "repeat `detsearch study latency`")
-    return replace(cost, parts={}, latency=measured[code])
+def _with(cost: CostMetrics, known: Mapping[str, Latency | None], code: str, path: Path) -> CostMetrics:
+    if code not in known:
+        hint = "measure all with `detsearch study latency`, and name its file with --latency"
+        raise StudyError(str(path), f"the latency of {code}", "none", hint)
+    return replace(cost, latency=known[code])
 
 
 def _source(measured: Latencies, rows: Sequence[Row]) -> dict[str, Any]:

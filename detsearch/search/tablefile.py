@@ -33,7 +33,7 @@ MAX_BYTES: Final = 64 << 20
 """Of JSON, unpacked."""
 MAX_DETECTORS: Final = 100_000
 DIGITS: Final = 6
-"""Decimals that figures are kept with."""
+"""Decimals that the figures of rows are kept with."""
 
 HINT: Final = "write tables with `detsearch study table`"
 
@@ -105,7 +105,7 @@ def write_table(table: Table, path: Path) -> None:
         "protocol": shared,
     }
     rows = ",\n".join(_text(_row(row, shared)) for row in table.rows)
-    content = (_text(head)[:-1] + ', "rows": [\n' + rows + "\n]}\n").encode()
+    content = (json.dumps(head, ensure_ascii=False, allow_nan=False)[:-1] + ', "rows": [\n' + rows + "\n]}\n").encode()
     with replacing(path) as partial:
         partial.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
 
@@ -145,7 +145,7 @@ def _read(path: Path) -> Any:
     if len(content) > MAX_BYTES:
         raise StudyError(str(path), f"a table of at most {MAX_BYTES} bytes", "more")
     try:
-        return json.loads(content, object_pairs_hook=_unique)
+        return json.loads(content, object_pairs_hook=_unique, parse_constant=_number)
     except (ValueError, RecursionError) as error:
         raise StudyError(str(path), "JSON", str(error), HINT) from error
 
@@ -158,6 +158,10 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise ValueError(f"key {name!r} twice")
         found[name] = value
     return found
+
+
+def _number(constant: str) -> float:
+    raise ValueError(f"{constant}, which is no JSON")
 
 
 def _shared_protocol(table: Table) -> dict[str, Any]:

@@ -94,10 +94,59 @@ def test_from_studies_to_a_table(place: Path, tmp_path: Path, capsys: Any) -> No
     assert table.provenance["latency_from"] == {**read_latencies(measured).how, "rounds": 1}
 
 
+def test_a_seed_is_added_to_a_table(place: Path, tmp_path: Path, capsys: Any) -> None:
+    """The same as if the first study's folder were still there, but that its latencies stay whatever later ones say."""
+    zero, one, out = place / "zero", place / "one", tmp_path / "table.json"
+    collect_table([zero], out)
+    first = read_table(out)
+    raw = json.loads(out.read_text())
+    raw["provenance"]["trained_on"]["0"] = "another machine"
+    out.write_text(json.dumps(raw))
+    assert run(["study", "table", str(one), str(out), "--out", str(out)]) == OK
+    assert "seed 0: complete\nseed 1: 1 were not trained yet" in capsys.readouterr().out
+    together = tmp_path / "together.json"
+    collect_table([zero, one], together)
+    grown, expected = read_table(out), read_table(together)
+    assert [row.trainings for row in grown.rows] == [row.trainings for row in expected.rows]
+    assert [row.cost for row in grown.rows] == [row.cost for row in first.rows]
+    assert grown.provenance["seeds"] == [0, 1]
+    assert grown.provenance["versions"] == expected.provenance["versions"]
+    assert grown.provenance["latency_from"] == first.provenance["latency_from"]
+    assert grown.provenance["trained_on"] == {**expected.provenance["trained_on"], "0": "another machine"}
+    content = out.read_bytes()
+    collect_table([out], out)
+    assert out.read_bytes() == content
+
+
+def test_what_a_table_cannot_take_is_refused(place: Path, tmp_path: Path) -> None:
+    zero, one, out = place / "zero", place / "one", tmp_path / "table.json"
+    collect_table([zero], out)
+    raw = json.loads(out.read_text())
+
+    def refused(match: str, **changes: Any) -> None:
+        out.write_text(json.dumps({**raw, **changes}))
+        content = out.read_bytes()
+        with pytest.raises(StudyError, match=match):
+            collect_table([out, one], out)
+        assert out.read_bytes() == content
+
+    training = {**raw["provenance"]["training"], "lr": 0.5}
+    refused(r"training\.lr", provenance={**raw["provenance"], "training": training})
+    refused("space", space={**raw["space"], "norm": ["gn_ws"]})
+    rows = raw["rows"]
+    refused("macs of .* expected 5", rows=[{**rows[0], "macs": 5}, rows[1]])
+    refused(r"table\.json: .*the latency of", rows=rows[1:])
+    with pytest.raises(StudyError, match="seeds that nothing before it has"):
+        collect_table([tmp_path / "table.json", zero], tmp_path / "other.json")
+    out.write_text(json.dumps({**raw, "provenance": {**raw["provenance"], "training": float("nan")}}))
+    with pytest.raises(StudyError, match="NaN, which is no JSON"):
+        read_table(out)
+
+
 def test_what_does_not_belong_together_is_refused(place: Path, tmp_path: Path) -> None:
     studies = [place / "zero", place / "one"]
     out = tmp_path / "table.json"
-    with pytest.raises(StudyError, match="seed of its own"):
+    with pytest.raises(StudyError, match="seeds that nothing before it has"):
         collect_table([studies[0], studies[0]], out)
     other = tmp_path / "other"
     settings = ["seed=2", "training.lr=0.02", "limits=['params<=9']"]
