@@ -47,7 +47,7 @@ class Thawing:
         new = self.surrogate.candidates(history, running, rng)
         if not paused and not new:
             return None
-        gains = self._gains(paused, new, history, running, rng)
+        gains = self.gains(paused, new, history, running, rng)
         if gains is None:
             if not new:
                 return self._continued(paused[0])
@@ -67,7 +67,7 @@ class Thawing:
         paused = self._paused(history, running)
         if not paused:
             return None
-        gains = self._gains(paused, [], history, running, rng)
+        gains = self.gains(paused, [], history, running, rng)
         full = matrix(measured(history, self.surrogate.objectives, Fidelity(self.rungs[-1])), self.surrogate.objectives)
         if gains is None:
             return self._continued(paused[0])
@@ -76,7 +76,7 @@ class Thawing:
         promised = not len(full) or gains[best] > LEAST * hypervolume(full, reference_point(full).tolist())
         return self._continued(paused[best]) if promised else None
 
-    def _gains(
+    def gains(
         self,
         paused: Sequence[Trial],
         new: Sequence[DetectorSpec],
@@ -84,9 +84,11 @@ class Thawing:
         running: Sequence[Trial],
         rng: np.random.Generator,
     ) -> NDArray[np.float64] | None:
+        """(paused + new,) the improvement that each promises, trained in full, over what was, and what runs."""
         full = Fidelity(self.rungs[-1])
         done = [trial for trial in history if trial.state is TrialState.COMPLETE and trial.fidelity == full]
-        tried = list(dict.fromkeys(trial.spec for trial in (*done, *running)))
+        known = (*done, *running) if self.surrogate.aware else done
+        tried = list(dict.fromkeys(trial.spec for trial in known))
         return self.surrogate.gains(tried, [*(trial.spec for trial in paused), *new], (*history, *running), rng)
 
     def _paused(self, history: Sequence[Trial], running: Sequence[Trial]) -> list[Trial]:

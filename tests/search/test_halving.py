@@ -51,6 +51,22 @@ def test_the_highest_rung_goes_first_and_the_last_one_ends() -> None:
     assert HALVING.promotion([at(n, 9) for n in range(9)]) is None
 
 
+def test_fronts_come_before_accuracy() -> None:
+    """At a rung the cheap ones that nothing dominates go on, not what is more accurate but dominated."""
+
+    def found(number: int, spec: DetectorSpec, ap: float) -> Trial:
+        return trial(number, spec, fidelity=Fidelity(1), metrics=Metrics(values={"ap": ap}, fidelity=Fidelity(1)))
+
+    best, dominated, cheap = found(0, toy(2, 0), 0.9), found(1, toy(4, 0), 0.8), found(2, toy(0, 0), 0.2)
+    rest = [found(n, toy(5, n), 0.1) for n in range(3, 6)]
+    first = HALVING.promotion([best, dominated, cheap, *rest])
+    assert first is not None
+    one = trial(6, best.spec, fidelity=Fidelity(3), state=TrialState.RUNNING, continues=first.continues)
+    second = HALVING.promotion([best, dominated, cheap, *rest, one])
+    assert second is not None
+    assert {first.continues, second.continues} == {0, 2}
+
+
 def test_values_of_another_fidelity_do_not_count() -> None:
     better = [at(n, 3, 0.9, continues=n) for n in range(3, 6)]
     trials = [at(n, 1, n / 10) for n in range(3)]

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
 import pytest
 
 from detsearch.arch.spec import DetectorSpec
 from detsearch.search.given import GivenFirst
 from detsearch.search.halving import Halving
 from detsearch.search.inheritance import Inheriting
-from detsearch.search.pareto import hypervolume, matrix, measured
+from detsearch.search.pareto import hypervolume, matrix, measured, reference_point
 from detsearch.search.random_search import RandomSearch
 from detsearch.search.replay import Replayed, replay
 from detsearch.search.study import Ending, Search
 from detsearch.search.surrogate import Surrogate
-from detsearch.search.thawing import Thawing
-from detsearch.search.trial import Evaluate, Strategy, Trial, TrialContext, continuation, proposal_rng
+from detsearch.search.thawing import LEAST, Thawing
+from detsearch.search.trial import Evaluate, Strategy, Trial, TrialContext, TrialState, continuation, proposal_rng
 from detsearch.types import Fidelity, Metrics
 from tests.contracts.strategy_contract import StrategyContract
 from tests.search.toy import OBJECTIVES, ToySpace, accuracy, code, cost, depths, toy, trial
 
 SPACE = ToySpace((5, 5))
 FULL = 9
+HERE = TrialContext(folder=Path("nowhere"))
 
 
 class TestThawing(StrategyContract):
@@ -66,7 +71,7 @@ def played(
 
 def begun(number: int, spec: DetectorSpec, **changes: object) -> Trial:
     """Paused after an epoch."""
-    found = slowly(spec, Fidelity(1), 0, TrialContext(folder=None))  # type: ignore[arg-type]
+    found = slowly(spec, Fidelity(1), 0, HERE)
     return trial(number, spec, fidelity=Fidelity(1), metrics=found, **changes)
 
 
@@ -127,6 +132,76 @@ def test_a_full_budget_of_candidates_still_finishes_what_promises() -> None:
     assert len(full) < 12, "and not what is far behind it"
     assert thawing().continuation(done.trials, [], proposal_rng(0, len(done.trials))) is None
     assert thawing().continuation([], [], proposal_rng(0, 0)) is None
+
+
+class Promising(Surrogate):
+    """`PROMISES` what its name says by detector, nothing of others."""
+
+    def gains(self, tried, candidates, trials, rng):  # type: ignore[no-untyped-def]
+        return np.array([PROMISES.get(spec, 0.0) for spec in candidates])
+
+
+PROMISES: dict[DetectorSpec, float] = {}
+
+
+@pytest.fixture
+def promises(monkeypatch: pytest.MonkeyPatch) -> dict[DetectorSpec, float]:
+    monkeypatch.setitem(globals(), "PROMISES", found := {})
+    return found
+
+
+def paused(number: int, spec: DetectorSpec, epochs: int) -> Trial:
+    fidelity = Fidelity(epochs)
+    return trial(number, spec, fidelity=fidelity, metrics=Metrics(values={"ap": 0.5}, fidelity=fidelity))
+
+
+def test_gains_are_weighed_by_the_epochs_that_they_cost(promises: dict[DetectorSpec, float]) -> None:
+    model = Promising(space=SPACE, objectives=OBJECTIVES, initial=2)
+    strategy = Thawing(surrogate=model, rungs=(1, 6, FULL))
+    near, far, new = toy(1, 1), toy(2, 2), toy(3, 3)
+    history = [paused(0, near, 6), paused(1, far, 1)]
+    for gain, wanted in ((0.4, near), (0.3, new)):  # 3 epochs are left of it, 9 of what is new
+        promises.update({near: gain, far: 0.0, new: 1.0})
+        proposal = strategy.propose(history, [], proposal_rng(0, 2))
+        assert proposal is not None
+        assert (proposal.spec, proposal.continues) == (wanted, 0 if wanted == near else None)
+    for gain, wanted in ((0.4, 0), (0.3, 1)):  # 3 epochs are left of the one, 8 of the other
+        promises.update({near: gain, far: 1.0})
+        proposal = strategy.continuation(history, [], proposal_rng(0, 2))
+        assert proposal is not None
+        assert proposal.continues == wanted
+
+
+def test_what_promises_too_little_is_left(promises: dict[DetectorSpec, float]) -> None:
+    """`LEAST` is a share of the hypervolume of what was trained in full."""
+    strategy = Thawing(surrogate=Promising(space=SPACE, objectives=OBJECTIVES), rungs=(1, FULL))
+    ends = [paused(n, spec, FULL) for n, spec in enumerate((toy(0, 0), toy(2, 2)))]
+    ends[0] = replace(ends[0], metrics=Metrics(values={"ap": 0.1}, fidelity=Fidelity(FULL)))
+    points = matrix(ends, OBJECTIVES)
+    least = LEAST * hypervolume(points, reference_point(points).tolist())
+    waits = paused(2, toy(1, 1), 1)
+    for gain, goes_on in ((1.01 * least, True), (0.99 * least, False)):
+        promises[waits.spec] = gain
+        found = strategy.continuation([*ends, waits], [], proposal_rng(0, 3))
+        assert (found is not None) == goes_on
+
+
+def test_what_runs_counts_as_it_is_predicted_unless_it_is_to_be_ignored() -> None:
+    """While the one that promises most is running, what is like it promises less to a search that knows."""
+    history = [begun(n, spec) for n, spec in enumerate((toy(0, 0), toy(4, 0), toy(0, 4), toy(4, 4)))]
+    history += [
+        trial(4 + n, one.spec, continues=n, fidelity=Fidelity(FULL), metrics=slowly(one.spec, Fidelity(FULL), 0, HERE))
+        for n, one in enumerate(history)
+    ]
+    running = [trial(8, toy(2, 0), state=TrialState.RUNNING, fidelity=Fidelity(1))]
+    seen = {}
+    for aware in (True, False):
+        model = replace(thawing().surrogate, aware=aware)
+        new = [toy(1, 0), toy(3, 0)]
+        found = Thawing(surrogate=model, rungs=(1, FULL)).gains([], new, history, running, proposal_rng(0, 9))
+        assert found is not None
+        seen[aware] = found
+    assert (seen[True] < seen[False]).all()
 
 
 @pytest.mark.parametrize(
