@@ -3,38 +3,35 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from detsearch.arch.partial_order import leq
-from detsearch.arch.presets import resolve
 from detsearch.arch.spaces.base import Space
 from detsearch.arch.spaces.section import read_space
 from detsearch.runs.settings import PAUSES, TRIALS, SearchSettings
+from detsearch.runs.strategies import make_strategy
 from detsearch.search.anytime import Curve, anytime
-from detsearch.search.early import EARLY, Early
-from detsearch.search.evolution import Evolution
-from detsearch.search.given import GivenFirst
 from detsearch.search.halving import Halving
 from detsearch.search.objective import Objective
-from detsearch.search.optuna_samplers import OptunaSampler
-from detsearch.search.pareto import hypervolume
-from detsearch.search.random_search import RandomSearch
-from detsearch.search.replay import replay
+from detsearch.search.pareto import hypervolume, non_dominated
+from detsearch.search.replay import BEGIN, Replayed, replay
 from detsearch.search.study import Search
 from detsearch.search.surrogate import Surrogate
 from detsearch.search.survey import Survey
 from detsearch.search.table import Table
+from detsearch.search.tablefacts import true_front
 from detsearch.search.tablefile import read_table
 from detsearch.search.thawing import Thawing
-from detsearch.search.trial import Strategy
+from detsearch.search.trial import Strategy, Trial, TrialState
 
-INITIAL = 8
+STARTED = 3
+"""Detectors that a search is given to start with, where it is."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +41,6 @@ class World:
     table: Table
     space: Space
     objectives: tuple[Objective, ...]
-    start: tuple[str, ...]
     trainings: int
 
     @property
@@ -55,182 +51,232 @@ class World:
     def reference(self) -> list[float]:
         return [float(worst) for worst in np.nanmax(self.points, axis=0)]
 
+    @property
+    def survey(self) -> int:
+        """Of how many members a recipe for this budget has the costs measured first."""
+        return SearchSettings().surveyed(self.trainings, [objective.name for objective in self.objectives])
+
+    def start(self, kind: Literal["good", "poor"]) -> list[str]:
+        """Codes of detectors spread along the true front, the most and the least that knowing good ones can mean, or
+        of others, drawn."""
+        if kind == "good":
+            best = [row.code for row, _ in true_front(self.table, self.objectives)]
+            return [best[index] for index in np.unique(np.linspace(0, len(best) - 1, STARTED).round().astype(int))]
+        behind = np.flatnonzero(~non_dominated(self.points))
+        drawn = np.random.default_rng(0).choice(behind, min(STARTED, len(behind)), replace=False)
+        return [self.table.rows[index].code for index in drawn]
+
 
 @dataclass(frozen=True)
 class Searcher:
-    """What is compared: `about` says what it is, `baseline` whether the default has to beat it."""
+    """What is compared: `about` says what it is, `baseline` whether the default has to beat it. It is what a recipe
+    with the section `settings` of a search would do, but that it pauses at the recorded epochs nearest to `pauses`,
+    shares of a full training; that `survey` is a share of the costs that a recipe has measured first; that it may be
+    given a `start`; and that it may be blind to what runs."""
 
     name: str
     about: str
-    strategy: Callable[[World], Strategy]
-    baseline: bool = False
-    rungs: tuple[float, ...] = ()  # as shares of the full training
-    eta: int = 3
-    prune: bool = False
-    slack: float = 0.0
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    pauses: tuple[float, ...] = ()
+    survey: float = 1.0
+    start: Literal["good", "poor"] | None = None
+    aware: bool = True
     workers: int = 1
+    baseline: bool = False
+
+    def recipe(self, world: World) -> SearchSettings:
+        fields = {"rungs": rungs_of(self.pauses, world.table), **self.settings}
+        if self.survey != 1:
+            fields["survey"] = round(self.survey * world.survey)
+        if self.start is not None:
+            fields["start"] = world.start(self.start)
+        return SearchSettings(**fields)
+
+    def strategy(self, world: World) -> Strategy:
+        made = make_strategy(
+            self.recipe(world),
+            world.space,
+            world.objectives,
+            epochs=world.table.full.epochs,
+            trainings=world.trainings,
+        )
+        return made if self.aware else unaware(made)
 
 
-def evolution(world: World) -> Strategy:
-    return Evolution(space=world.space, objectives=world.objectives, initial=INITIAL)
+def unaware(strategy: Strategy) -> Strategy:
+    """The same, blind to what runs."""
+    match strategy:
+        case Surrogate():
+            return replace(strategy, aware=False)
+        case Thawing():
+            return replace(strategy, surrogate=replace(strategy.surrogate, aware=False))
+        case Survey():
+            return replace(strategy, strategy=unaware(strategy.strategy))
+    raise AssertionError(f"{strategy} has no model")
 
 
-def surrogate(world: World) -> Strategy:
-    return model(world)
-
-
-def model(world: World, initial: int = INITIAL, *, aware: bool = True, early: Early = EARLY) -> Surrogate:
-    return Surrogate(space=world.space, objectives=world.objectives, initial=initial, aware=aware, early=early)
-
-
-def rungs_of(shares: Sequence[float], table: Table) -> tuple[int, ...]:
-    """The recorded epochs that are nearest to shares of the full training, then that."""
+def rungs_of(shares: Sequence[float], table: Table) -> list[int]:
+    """The recorded epochs that are nearest to shares of the full training."""
     full = table.full.epochs
-    wanted = (min(table.epochs[:-1], key=lambda e: abs(e - share * full)) for share in shares)
-    return (*sorted(set(wanted)), full)
+    return sorted({min(table.epochs[:-1], key=lambda e: abs(e - share * full)) for share in shares})
 
 
-def thawing(*shares: float, initial: int = INITIAL, early: Early = EARLY) -> Callable[[World], Strategy]:
-    def make(world: World) -> Strategy:
-        return Thawing(surrogate=model(world, initial, early=early), rungs=rungs_of(shares, world.table))
-
-    return make
-
-
-def surveyed(strategy: Callable[[World], Strategy], share: float = 1.0) -> Callable[[World], Strategy]:
-    """After as many costs as a recipe has by default, or a share of them."""
-
-    def make(world: World) -> Strategy:
-        return Survey(space=world.space, strategy=strategy(world), count=round(share * default_survey(world)))
-
-    return make
-
-
-def default_survey(world: World) -> int:
-    return SearchSettings().surveyed(world.trainings, [objective.name for objective in world.objectives])
-
-
-def unaware(world: World) -> Strategy:
-    return model(world, aware=False)
-
-
-def given(world: World) -> Strategy:
-    return GivenFirst(detectors=tuple(map(resolve, world.start)), strategy=surrogate(world))
-
-
-def drawn(world: World) -> Strategy:
-    return RandomSearch(space=world.space)
-
-
-def nsga2(world: World) -> Strategy:
-    return OptunaSampler(space=world.space, objectives=world.objectives, sampler="nsga2", initial=INITIAL)
-
-
-def tpe(world: World) -> Strategy:
-    return OptunaSampler(space=world.space, objectives=world.objectives, sampler="tpe", initial=INITIAL)
-
-
-EARLY = (1 / 3,)
-PAPER, DEFAULT = "evolution", "costs first, thawing"
+THIRD = (1 / 3,)
+PAPER, DEFAULT = "evolution", "default"
+PLAIN = {"survey": 0, "prune": False}
+AP_EARLY: Mapping[str, Any] = {"early": {}}
+RECALL_EARLY = {"early": {"ap": {"ar_10": 1.0}}}
 SEARCHERS = [
-    Searcher("random", "random search", drawn, baseline=True),
-    Searcher("nsga2", "NSGA-II (optuna)", nsga2, baseline=True),
-    Searcher("tpe", "TPE for several objectives (optuna)", tpe, baseline=True),
-    Searcher(PAPER, "the paper's: evolution with pruning", evolution, baseline=True, prune=True),
-    Searcher("evolution, no pruning", "what pruning brings to evolution", evolution),
-    Searcher("evolution, halving", "what early comparison brings to evolution", evolution, rungs=EARLY, prune=True),
-    Searcher("surrogate", "a model proposes, all are trained in full", surrogate),
-    Searcher("surrogate, pruning", "and the partial order prunes", surrogate, prune=True),
-    Searcher("surrogate, pruning 0.01", "the same with slack 0.01 AP", surrogate, prune=True, slack=0.01),
-    Searcher("surrogate, 4 at once", "four workers", surrogate, workers=4),
-    Searcher("surrogate, 4 at once, unaware", "four workers, blind to what runs", unaware, workers=4),
-    Searcher("given, surrogate", "known good detectors first", given),
-    Searcher("surrogate, pruning, halving", "a third go on from a third of the training", surrogate, rungs=EARLY,
-             prune=True),
-    Searcher("surrogate, pruning, halving, eta 2", "half go on", surrogate, rungs=EARLY, eta=2, prune=True),
-    Searcher("costs first, surrogate", "a survey of costs, then all are trained in full", surveyed(surrogate),
-             prune=True, slack=0.01),
-    Searcher("thawing", "trainings pause at a third and two thirds, and the model decides which go on",
-             thawing(*PAUSES), prune=True, slack=0.01),
-    Searcher(DEFAULT, "the same after a survey of costs", surveyed(thawing(*PAUSES)), prune=True, slack=0.01),
-    Searcher("costs first, thawing, AP early", "the model sees early AP, as before it was a weighted sum",
-             surveyed(thawing(*PAUSES, early={})), prune=True, slack=0.01),
-    Searcher("costs first, thawing, recall early", "the model sees early AR at 10 boxes",
-             surveyed(thawing(*PAUSES, early={"ap": {"ar_10": 1.0}})), prune=True, slack=0.01),
-    Searcher("costs first, thawing, no pruning", "what pruning brings to it", surveyed(thawing(*PAUSES))),
-    Searcher("half of the costs first, thawing", "a smaller survey", surveyed(thawing(*PAUSES), 0.5),
-             prune=True, slack=0.01),
-    Searcher("costs first, thawing 1/3", "paused once", surveyed(thawing(1 / 3)), prune=True, slack=0.01),
-    Searcher("costs first, thawing 1/6 1/2", "paused early and late", surveyed(thawing(1 / 6, 1 / 2)),
-             prune=True, slack=0.01),
-    Searcher("costs first, thawing, 4 first", "four first members in place of eight",
-             surveyed(thawing(*PAUSES, initial=INITIAL // 2)), prune=True, slack=0.01),
-    Searcher("costs first, thawing, 4 at once", "four workers", surveyed(thawing(*PAUSES)), prune=True,
-             slack=0.01, workers=4),
+    Searcher("random", "random search", {"strategy": "random", "prune": False}, baseline=True),
+    Searcher("nsga2", "NSGA-II (optuna)", {"strategy": "nsga2", "prune": False}, baseline=True),
+    Searcher("tpe", "TPE for several objectives (optuna)", {"strategy": "tpe", "prune": False}, baseline=True),
+    Searcher(PAPER, "SM-NAS's evolution, with pruning (slack 0)", {"strategy": "evolution", "slack": 0.0},
+             baseline=True),
+    Searcher("evolution, no pruning", "SM-NAS's evolution, all that it proposes is trained",
+             {"strategy": "evolution", "prune": False}, baseline=True),
+    Searcher("evolution, halving", "SM-NAS's evolution with pruning; the best third go on from a third of the training",
+             {"strategy": "evolution", "slack": 0.0}, THIRD),
+    Searcher("surrogate", "a model proposes, all are trained in full; no costs first, no pruning", PLAIN),
+    Searcher("surrogate, pruning", "surrogate with pruning (slack 0)", {"survey": 0, "slack": 0.0}),
+    Searcher("surrogate, pruning 0.01", "surrogate with pruning (slack 0.01)", {"survey": 0}),
+    Searcher("surrogate, 4 at once", "surrogate with four workers", PLAIN, workers=4),
+    Searcher("surrogate, 4 at once, unaware", "the same, blind to what runs", PLAIN, workers=4, aware=False),
+    Searcher("surrogate, halving", "surrogate with pruning (slack 0); the best third go on from a third of the "
+             "training", {"survey": 0, "slack": 0.0, "promote": "rank"}, THIRD),
+    Searcher("surrogate, costs first", "surrogate with pruning (slack 0.01) after a survey of costs"),
+    Searcher("surrogate, pauses", "surrogate with pruning (slack 0.01); trainings pause at a third and two thirds, and "
+             "the model decides which go on", {"survey": 0}, PAUSES),
+    Searcher(DEFAULT, "what a recipe gets that says nothing: a survey of costs, a model proposes, trainings pause at a "
+             "third and two thirds, and it decides which go on; pruning (slack 0.01)", {}, PAUSES),
+    Searcher("default, AP early", "the default, but the model sees AP at a pause", AP_EARLY, PAUSES),
+    Searcher("default, recall early", "the default, but the model sees AR at 10 boxes at a pause", RECALL_EARLY,
+             PAUSES),
+    Searcher("default, no pruning", "the default without pruning", {"prune": False}, PAUSES),
+    Searcher("default, half the costs", "the default with a survey half as large", {}, PAUSES, survey=0.5),
+    Searcher("default, one pause", "the default, paused at a third alone", {}, THIRD),
+    Searcher("default, earlier pauses", "the default, paused at a sixth and a half", {}, (1 / 6, 1 / 2)),
+    Searcher("default, 4 first", "the default with four first members in place of eight", {"initial": 4}, PAUSES),
+    Searcher("default, 4 at once", "the default with four workers", {}, PAUSES, workers=4),
+    Searcher("default, 4 at once, unaware", "the same, blind to what runs", {}, PAUSES, workers=4, aware=False),
+    Searcher("default, good start", f"the default, given {STARTED} detectors of the true front", {}, PAUSES,
+             start="good"),
+    Searcher("default, poor start", f"the default, given {STARTED} drawn detectors behind the true front", {}, PAUSES,
+             start="poor"),
 ]  # fmt: skip
+UNPRUNED = "all, random order"
+EXHAUSTIVE = [
+    Searcher(UNPRUNED, "", {"strategy": "random", "prune": False}),
+    Searcher("all, random order, pruning", "", {"strategy": "random", "slack": 0.0}),
+    Searcher("all, random order, pruning 0.01", "", {"strategy": "random"}),
+]
+BY_NAME = {searcher.name: searcher for searcher in (*SEARCHERS, *EXHAUSTIVE)}
 
 
-def study(world: World, searcher: Searcher, seed: int, epochs: int | None) -> Curve:
-    table = world.table
-    rungs = rungs_of(searcher.rungs, table)
+@dataclass(frozen=True)
+class Run:
+    """A replayed search: its curve, by each point of it the seconds and the costs that had been measured by then, all
+    epochs that it spent, and how long the replay took."""
+
+    curve: Curve
+    seconds: np.ndarray
+    costs: np.ndarray
+    spent: int
+    took: float
+
+
+def study(world: World, searcher: Searcher, seed: int, *, epochs: int | None = None, trials: int | None = None) -> Run:
+    began = time.perf_counter()
+    table, settings = world.table, searcher.recipe(world)
+    pauses = settings.pauses(table.full.epochs)
+    halving = Halving(objectives=world.objectives, rungs=(*pauses, table.full.epochs), eta=settings.eta)
     search = Search(
         strategy=searcher.strategy(world),
         cost=table.cost,
         evaluate=table.evaluate,
         fidelity=table.full,
         seed=seed,
-        halving=Halving(objectives=world.objectives, rungs=rungs, eta=searcher.eta) if len(rungs) > 1 else None,
-        leq=leq if searcher.prune else None,
-        slack=searcher.slack,
+        halving=halving if pauses and not settings.by_model else None,
+        leq=leq if settings.prune else None,
+        slack=settings.slack,
     )
-    done = replay(search, world.objectives, epochs=epochs, workers=searcher.workers, name=table.code)
+    done = replay(search, world.objectives, epochs=epochs, trials=trials, workers=searcher.workers, name=table.code)
     truth = dict(zip((row.spec for row in table.rows), world.points, strict=True))
-    return anytime(
-        done.steps(),
+    steps = done.steps()
+    curve = anytime(
+        steps,
         truth.__getitem__,
         world.objectives,
         fidelity=table.full,
         reference=world.reference,
         whole=hypervolume(world.points, world.reference),
     )
+    ends = [trial for _, trial in steps if trial.state is TrialState.COMPLETE and trial.fidelity == table.full]
+    return Run(
+        curve=curve,
+        seconds=np.array([_seconds(trial) for trial in ends]),
+        costs=np.array([_costs(done, trial) for trial in ends]),
+        spent=max((spent for spent, _ in steps), default=0),
+        took=time.perf_counter() - began,
+    )
+
+
+def _seconds(trial: Trial) -> float:
+    """Simulated ones since the begin."""
+    return 0.0 if trial.finished is None else (trial.finished - BEGIN).total_seconds()
+
+
+def _costs(done: Replayed, trial: Trial) -> int:
+    """Of how many detectors the cost had been asked for when a trial began."""
+    return len({earlier.spec for earlier in done.trials[: trial.number + 1]})
 
 
 @cache
-def world_of(path: str, objectives: tuple[str, ...], start: tuple[str, ...], epochs: int | None = None) -> World:
+def world_of(path: str, objectives: tuple[str, ...], trainings: int = TRIALS) -> World:
     table = read_table(Path(path))
     space = table.within(read_space(table.choices))
-    trainings = TRIALS if epochs is None else max(1, epochs // table.full.epochs)
-    return World(table, space, tuple(map(Objective.parse, objectives)), start, trainings)
+    return World(table, space, tuple(map(Objective.parse, objectives)), trainings)
 
 
-def job(task: tuple[tuple[Any, ...], str, int, int | None]) -> tuple[str, Curve, float]:
-    where, name, seed, epochs = task
-    begin = time.perf_counter()
-    searcher = next(s for s in [*SEARCHERS, *EXHAUSTIVE] if s.name == name)
-    curve = study(world_of(*where), searcher, seed, epochs)
-    return name, curve, time.perf_counter() - begin
+@dataclass(frozen=True)
+class Task:
+    """A search of `key`'s; `trainings` is the budget that it knows of, and what it may spend unless `trials` says, or
+    `whole` that it may try everything."""
+
+    key: str
+    name: str
+    seed: int
+    path: str
+    objectives: tuple[str, ...]
+    trainings: int = TRIALS
+    trials: int | None = None
+    whole: bool = False
 
 
-UNPRUNED = "all, random order"
-EXHAUSTIVE = [
-    Searcher(UNPRUNED, "", drawn),
-    Searcher("all, random order, pruning", "", drawn, prune=True),
-    Searcher("all, random order, pruning 0.01", "", drawn, prune=True, slack=0.01),
-]
+def job(task: Task) -> tuple[str, Run]:
+    world = world_of(task.path, task.objectives, task.trainings)
+    limited = task.trials is None and not task.whole
+    epochs = task.trainings * world.table.full.epochs if limited else None
+    return task.key, study(world, BY_NAME[task.name], task.seed, epochs=epochs, trials=task.trials)
 
 
 @dataclass
 class Result:
     """All seeds of one searcher."""
 
-    curves: list[Curve] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
+    runs: list[Run] = field(default_factory=list)
 
     def shares(self, epochs: Sequence[int]) -> np.ndarray:
-        return np.array([curve.at(epochs) for curve in self.curves])
+        """(seeds, epochs) of the hypervolume."""
+        return np.array([run.curve.at(epochs) for run in self.runs])
 
-    def until(self, share: float) -> float:
-        return float(np.median(self.all_until(share)))
+    def until(self, share: float) -> np.ndarray:
+        """(seeds,) epochs until so much was reached for the first time; infinite where it never was."""
+        return np.array([run.curve.until(share) for run in self.runs])
 
-    def all_until(self, share: float) -> np.ndarray:
-        return np.array([curve.until(share) for curve in self.curves])
+    def seconds_until(self, share: float, cost: float) -> np.ndarray:
+        """The same in seconds, of which measuring a cost takes `cost`."""
+        found = []
+        for run in self.runs:
+            reached = np.flatnonzero(run.curve.share >= share)
+            found.append(run.seconds[reached[0]] + cost * run.costs[reached[0]] if len(reached) else np.inf)
+        return np.array(found)
