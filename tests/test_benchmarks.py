@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -21,6 +22,7 @@ from detsearch.arch.presets import resolve
 from detsearch.errors import StudyError
 from detsearch.runs.settings import SearchSettings
 from detsearch.runs.strategies import make_strategy
+from detsearch.search.table import Training
 from detsearch.search.tablefacts import true_front
 from detsearch.search.tablefile import read_table, write_table
 from detsearch.search.trial import TrialState
@@ -221,6 +223,23 @@ def test_a_table_is_described(table: Path) -> None:
     assert "The larger detector is less accurate in" in text
     for row, _ in true_front(world, OBJECTIVES):
         assert f"`{row.code}` |" in text
+
+
+def test_surrogates_are_asked_for_what_was_not_trained(load: Load) -> None:
+    surrogates = load("surrogates")
+    table = generated(0)
+    row = table.rows[0]
+    seen = {**row.trainings, 0: Training({4: {"ap": 0.1, "ap50": 0.2, "ar_10": 0.4}})}
+    young = surrogates.young(replace(table, rows=(replace(row, trainings=seen), *table.rows[1:])), "ap", 4)
+    assert young[:2] == pytest.approx([0.275, table.rows[1].trainings[0].figures[4]["ap"]]), (
+        "AP alone where that is all"
+    )
+    correlation, error, density, _ = surrogates.scored(table, surrogates.ours(table), 16, 48, 0, "ap")
+    truth = np.array([np.mean([t.figures[12]["ap"] for t in row.trainings.values()]) for row in table.rows])
+    assert correlation > 0.7
+    assert error < truth.std()
+    # Knowing no more than the distribution of all
+    assert density > -0.5 - np.log(truth.std() * np.sqrt(2 * np.pi))
 
 
 def test_results_are_kept(tmp_path: Path, load: Load) -> None:
