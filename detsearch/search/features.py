@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +17,23 @@ from numpy.typing import NDArray
 from detsearch.arch.blockcode import BlockCode
 from detsearch.arch.spec import SLOTS, DetectorSpec
 
+T = TypeVar("T")
+
 GROUPS: Final = (*SLOTS, "norm", "input")
 """What is compared on its own."""
 
 Entry: TypeAlias = "tuple[str, float | str]"
 """Where a value stands, such as ``.code.base``, and the value."""
+
+
+def numbered(items: Sequence[T]) -> tuple[list[T], list[int]]:
+    """The distinct ones, and the place of each among them: most are the same objects, and hashing specs is slow."""
+    by_identity: dict[int, int] = {}
+    by_value: dict[T, int] = {}
+    for item in items:
+        if id(item) not in by_identity:
+            by_identity[id(item)] = by_value.setdefault(item, len(by_value))
+    return list(by_value), [by_identity[id(item)] for item in items]
 
 
 def distances(specs: Sequence[DetectorSpec], others: Sequence[DetectorSpec]) -> NDArray[np.float64]:
@@ -42,10 +54,11 @@ def part(spec: DetectorSpec, group: str) -> Any:
 
 def _layer(parts: Sequence[Any], others: Sequence[Any]) -> NDArray[np.float64]:
     """Computed for the distinct parts only: most spaces have far fewer of them than detectors."""
-    number = {part: index for index, part in enumerate(dict.fromkeys((*parts, *others)))}
-    place = {part: index for index, part in enumerate(dict.fromkeys(others))}
-    between = _between([dict(entries(part)) for part in number], np.array([number[part] for part in place], dtype=int))
-    return between[np.ix_([number[part] for part in parts], [place[part] for part in others])]
+    distinct, numbers = numbered([*parts, *others])
+    which = np.array(numbers, dtype=int)
+    to, columns = np.unique(which[len(parts) :], return_inverse=True)
+    between = _between([dict(entries(part)) for part in distinct], to)
+    return np.asarray(between[np.ix_(which[: len(parts)], columns)])
 
 
 def _between(entries: Sequence[dict[str, float | str]], to: NDArray[np.int_]) -> NDArray[np.float64]:

@@ -10,6 +10,9 @@ their prior and around the likeliest, always the same draws, so that equal obser
 
 from __future__ import annotations
 
+import hashlib
+import threading
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Self
@@ -30,6 +33,11 @@ ENOUGH: Final = 80
 """Observations from which they are chosen; predictions rest on all of them."""
 KEPT: Final = 6
 """So many, the likeliest, are averaged over."""
+
+REMEMBERED: Final = 16
+"""Observations for which the hyperparameters are remembered."""
+_REMEMBERED: Final[OrderedDict[bytes, tuple[Array, Array]]] = OrderedDict()
+_LOCK: Final = threading.Lock()
 
 _OWN, _LATE, _SLOW, _NOISE, _SPREAD, _RATES = range(6)
 """Places among the hyperparameters, all logarithms: the variance of u; that of g, and its length in log e; the noise;
@@ -54,15 +62,22 @@ class Observations:
         """At most `count` of them: of some detectors, drawn, all that there is."""
         if len(self.values) <= count:
             return self
-        detectors, sizes = np.unique(self.which, return_counts=True)
-        order = np.random.default_rng(len(detectors)).permutation(len(detectors))
-        kept = np.flatnonzero(np.isin(self.which, detectors[order[np.cumsum(sizes[order]) <= count]]))
+        numbers = _in_order(self.which)
+        sizes = np.bincount(numbers)
+        order = np.random.default_rng(len(sizes)).permutation(len(sizes))
+        kept = np.flatnonzero(np.isin(numbers, order[np.cumsum(sizes[order]) <= count]))
         return type(self)(
             which=self.which[kept],
             epochs=self.epochs[kept],
             values=self.values[kept],
             distances=self.distances[:, kept[:, None], kept],
         )
+
+
+def _in_order(which: Numbers) -> Numbers:
+    """Detectors numbered by where they come first, so that nothing depends on what a caller calls them."""
+    _, first, inverse = np.unique(which, return_index=True, return_inverse=True)
+    return np.asarray(np.argsort(np.argsort(first))[inverse])
 
 
 def predict(seen: Observations, distances: Array, which: Sequence[int], epochs: float) -> tuple[Array, Array]:
@@ -96,30 +111,59 @@ def predict(seen: Observations, distances: Array, which: Sequence[int], epochs: 
 
 @dataclass(frozen=True, slots=True)
 class _Geometry:
-    """How some values lie to others: distances of structure (groups, a, b), |log e - log e'|, and (a, b) masks of the
-    same detector and the same fidelity."""
+    """How a values lie to b others: distances of structure (groups, a b); the few |log e - log e'| that there are, and
+    which (a b,) each pair has; the pairs of the same detector; and (a b,) what a common level adds."""
 
+    shape: tuple[int, int]
     distances: Array
     gaps: Array
-    same: NDArray[np.bool_]
-    level: NDArray[np.bool_]
+    gap: Numbers
+    same: Numbers
+    level: Array
 
     @classmethod
     def of(cls, distances: Array, which: Numbers, others: Numbers, epochs: Array, other_epochs: Array) -> Self:
-        gaps = np.abs(np.log(epochs[:, None] / other_epochs))
-        return cls(distances, gaps, which[:, None] == others, epochs[:, None] == other_epochs)
+        gaps, gap = np.unique(np.abs(np.log(epochs[:, None] / other_epochs)), return_inverse=True)
+        return cls(
+            shape=(len(which), len(others)),
+            distances=distances.reshape(len(distances), -1),
+            gaps=gaps,
+            gap=gap.ravel(),
+            same=np.flatnonzero(which[:, None] == others),
+            level=LEVEL * (epochs[:, None] == other_epochs).ravel(),
+        )
 
     def covariance(self, theta: Array) -> Array:
-        """(..., a, b), without noise, for hyperparameters (..., h)."""
-        flat = np.exp(theta[..., _RATES:]) @ self.distances.reshape(len(self.distances), -1)
-        alike = np.exp(-flat).reshape(*theta.shape[:-1], *self.gaps.shape)
-        theta = theta[..., None, None]
-        late = np.exp(theta[..., _LATE, :, :] - self.gaps * np.exp(-theta[..., _SLOW, :, :]))
-        return np.asarray(alike * (1 + late) + np.exp(theta[..., _OWN, :, :]) * self.same + LEVEL * self.level)
+        """(..., a, b), without noise, for hyperparameters (..., h). Most of a search's time is spent here, so large
+        arrays are changed in place and exponentials taken once for each gap."""
+        found = -np.exp(theta[..., _RATES:]) @ self.distances
+        np.exp(found, out=found)
+        late = np.exp(theta[..., _LATE, None] - self.gaps * np.exp(-theta[..., _SLOW, None]))
+        found *= (1 + late)[..., self.gap] if len(self.gaps) > 1 else 1 + late
+        found += self.level
+        found[..., self.same] += np.exp(theta[..., _OWN, None])
+        return np.asarray(found.reshape(*theta.shape[:-1], *self.shape))
 
 
 def _search(seen: Observations, scales: dict[float, float]) -> tuple[Array, Array]:
-    """Hyperparameters that were tried, a row each, and the logarithm of their posterior."""
+    """Hyperparameters that were tried, a row each, and the logarithm of their posterior. Remembered for the last few
+    observations: costs often stay the same from one proposal to the next."""
+    told = (_in_order(seen.which), seen.epochs, seen.values, seen.distances, np.array(list(scales.items())))
+    key = hashlib.blake2b(b"".join(np.ascontiguousarray(part).tobytes() for part in told)).digest()
+    with _LOCK:
+        if key in _REMEMBERED:
+            _REMEMBERED.move_to_end(key)
+            return _REMEMBERED[key]
+    found = _tried(seen, scales)
+    with _LOCK:
+        _REMEMBERED[key] = found
+        while len(_REMEMBERED) > REMEMBERED:
+            _REMEMBERED.popitem(last=False)
+    return found
+
+
+def _tried(seen: Observations, scales: dict[float, float]) -> tuple[Array, Array]:
+    """What `_search` gives."""
     rng = np.random.default_rng(0)
     varied = np.asarray(seen.distances.any(axis=(1, 2)))
     several = len(scales) > 1
@@ -131,11 +175,18 @@ def _search(seen: Observations, scales: dict[float, float]) -> tuple[Array, Arra
 
     def posterior(thetas: Array) -> Array:
         stretched = _stretched(scales, seen.epochs, thetas)
-        covariances = among.covariance(thetas) + np.eye(count) * np.exp(thetas[:, _NOISE, None, None])
-        lower = np.linalg.cholesky(covariances)
-        white = np.linalg.solve(lower, (seen.values / stretched)[..., None])[..., 0]
-        amplitudes = _amplitude((white**2).sum(axis=1), count)
-        volume = np.log(np.diagonal(lower, axis1=1, axis2=2)).sum(axis=1) + np.log(stretched).sum(axis=1)
+        values, noise = seen.values / stretched, np.exp(thetas[:, _NOISE])
+        # With the values as one more row the factor's last one is the whitened values, without solving for them. Its
+        # own corner only has to be large enough, and is: no eigenvalue is below the noise.
+        bordered = np.zeros((len(thetas), count + 1, count + 1))
+        bordered[:, :count, :count] = among.covariance(thetas)
+        bordered[:, range(count), range(count)] += noise[:, None]
+        bordered[:, count, :count] = values
+        bordered[:, count, count] = 1 + 2 * (values**2).sum(axis=1) / noise
+        lower = np.linalg.cholesky(bordered)
+        amplitudes = _amplitude((lower[:, count, :count] ** 2).sum(axis=1), count)
+        diagonal = np.diagonal(lower, axis1=1, axis2=2)[:, :count]
+        volume = np.log(diagonal).sum(axis=1) + np.log(stretched).sum(axis=1)
         prior = (((thetas - centre) / np.where(width > 0, width, 1)) ** 2).sum(axis=1)
         return np.asarray(-0.5 * (count + 2) * np.log(amplitudes) - volume - 0.5 * prior)
 

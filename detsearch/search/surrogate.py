@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from detsearch.arch.spaces.base import Space
 from detsearch.arch.spec import DetectorSpec
 from detsearch.search.coverage import Opening
 from detsearch.search.early import Early, early_value
-from detsearch.search.features import distances
+from detsearch.search.features import distances, numbered
 from detsearch.search.gaussian import Observations, predict
 from detsearch.search.improvement import Predictions, expected_improvements
 from detsearch.search.objective import Objective
@@ -114,52 +114,58 @@ def _predictions(
     costs = {name for trial in trials if trial.cost is not None for name in trial.cost.values()}
     logarithmic = np.array([objective.name in costs for objective in objectives])
     means, deviations = np.zeros((2, len(specs), len(objectives)))
-    number = {spec: index for index, spec in enumerate(dict.fromkeys((*specs, *(trial.spec for trial in trials))))}
-    others = list(dict.fromkeys(trial.spec for trial in trials))
-    place = {spec: index for index, spec in enumerate(others)}
+    distinct, numbers = numbered([*specs, *(trial.spec for trial in trials)])
+    which, theirs = numbers[: len(specs)], numbers[len(specs) :]
+    others = list(dict.fromkeys(theirs))
+    place = {number: index for index, number in enumerate(others)}
     # All at once, because distances are relative to the range of all that they are asked for.
-    between = distances(list(number), others)
-    which = [number[spec] for spec in specs]
+    between = distances(distinct, [distinct[number] for number in others])
     for column, objective in enumerate(objectives):
-        found = _costs(trials, objective) if logarithmic[column] else _found(trials, objective, early)
+        costed = bool(logarithmic[column])
+        found = _costs(trials, theirs, objective) if costed else _found(trials, theirs, objective, early)
         if not found:
             return None
-        seen = np.array([number[trial.spec] for trial, _ in found])
-        to = between[:, :, [place[trial.spec] for trial, _ in found]]
-        values = np.array([value for _, value in found])
-        centre = values.mean() if logarithmic[column] else 0.0
+        seen = np.array([number for number, _, _ in found])
+        to = between[:, :, [place[number] for number, _, _ in found]]
+        values = np.array([value for _, _, value in found])
+        centre = values.mean() if costed else 0.0
         observed = Observations(
             which=seen,
-            epochs=np.array([1.0 if logarithmic[column] else float(t.fidelity.epochs) for t, _ in found]),
+            epochs=np.array([epochs for _, epochs, _ in found]),
             values=values - centre,
             distances=to[:, seen],
         )
         predicted, deviations[:, column] = predict(observed, to[:, which], which, observed.epochs.max())
         means[:, column] = predicted + centre
-        if logarithmic[column]:
+        if costed:
             known = dict(zip(seen.tolist(), values, strict=True))
-            for index, spec in enumerate(which):
-                if spec in known:
-                    means[index, column], deviations[index, column] = known[spec], 0.0
+            for index, number in enumerate(which):
+                if number in known:
+                    means[index, column], deviations[index, column] = known[number], 0.0
     signs = np.array([-1.0 if objective.maximise else 1.0 for objective in objectives])
     return Predictions(means=means, deviations=deviations, logarithmic=logarithmic, signs=signs)
 
 
-def _costs(trials: Sequence[Trial], objective: Objective) -> list[tuple[Trial, float]]:
-    """Logarithms of what is known before training, once for each detector."""
+Seen: TypeAlias = "tuple[int, float, float]"
+"""The number of a detector, the epochs that it was trained, and a value."""
+
+
+def _costs(trials: Sequence[Trial], numbers: Sequence[int], objective: Objective) -> list[Seen]:
+    """Logarithms of what is known before training, once for each detector, whose numbers are given trial by trial."""
     found = {}
-    for trial in trials:
+    for trial, number in zip(trials, numbers, strict=True):
         value = math.nan if trial.cost is None else trial.cost.values().get(objective.name, math.nan)
         if 0 < value < math.inf:
-            found[trial.spec] = trial, math.log(value)
+            found[number] = number, 1.0, math.log(value)
     return list(found.values())
 
 
-def _found(trials: Sequence[Trial], objective: Objective, early: Early) -> list[tuple[Trial, float]]:
+def _found(trials: Sequence[Trial], numbers: Sequence[int], objective: Objective, early: Early) -> list[Seen]:
     """What training found, for minimisation: the objective after the most epochs, what stands for it before."""
-    complete = [(trial, trial.values()) for trial in trials if trial.state is TrialState.COMPLETE]
-    measured = [(trial, values) for trial, values in complete if math.isfinite(values.get(objective.name, math.nan))]
-    full = max((trial.fidelity for trial, _ in measured), default=None)
+    complete = [(n, t, t.values()) for n, t in zip(numbers, trials, strict=True) if t.state is TrialState.COMPLETE]
+    measured = [found for found in complete if math.isfinite(found[2].get(objective.name, math.nan))]
+    full = max((trial.fidelity for _, trial, _ in measured), default=None)
     return [
-        (trial, early_value(values, objective, early if trial.fidelity != full else {})) for trial, values in measured
+        (number, float(trial.fidelity.epochs), early_value(values, objective, early if trial.fidelity != full else {}))
+        for number, trial, values in measured
     ]
