@@ -6,7 +6,7 @@ import numpy as np
 
 from detsearch.arch.code import parse_detector
 from detsearch.arch.spaces.section import read_space
-from detsearch.search.features import GROUPS, distances
+from detsearch.search.features import GROUPS, distances, numbered
 from tests.search.generated import CHOICES
 
 BASE = "basicblock_16_1-21-21-21/fpn(levels=3-4-5,width=32)/retinanet(depth=1)/gn_ws@128x96"
@@ -45,3 +45,11 @@ def test_other_peoples_modules_are_read_as_ours(toy_package: Path) -> None:
     assert 0 < found["backbone"] < between(theirs[0], theirs[2], theirs[1], BASE)["backbone"]
     assert found["head"] == 0
     assert between(theirs[0], BASE)["head"] > 0.5
+
+
+def test_equals_have_one_number() -> None:
+    """Whether or not they are the same object."""
+    first, same, other = ((size, 2) for size in (1, 1, 3))
+    assert first is not same
+    assert numbered([first, other, same, first]) == ([first, other], [0, 1, 0, 0])
+    assert numbered([]) == ([], [])

@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from detsearch.search.gaussian import ENOUGH, Observations, predict
+from detsearch.search import gaussian
+from detsearch.search.gaussian import ENOUGH, LEVEL, Observations, predict
 
 SIDE = 12
 
@@ -107,3 +108,66 @@ def test_many_observations_are_thinned_for_the_hyperparameters_only() -> None:
     assert part.distances.shape == (2, ENOUGH, ENOUGH)
     mean, _ = asked(observed, distances, 1)
     assert np.abs(mean - np.cos(4 * at)).max() < 0.02
+
+
+def drawn(seed: int = 0) -> tuple[Observations, np.ndarray]:
+    """Twelve detectors after three epochs, some of them also after six and nine, and their distances."""
+    rng = np.random.default_rng(seed)
+    distances = line()
+    which = [*range(SIDE), *range(0, SIDE, 2), *range(0, SIDE, 4)]
+    epochs = [3.0] * SIDE + [6.0] * 6 + [9.0] * 3
+    values = [0.1 * e + 0.3 * w / SIDE + 0.02 * rng.standard_normal() for w, e in zip(which, epochs, strict=True)]
+    return seen(which, epochs, values, distances), distances
+
+
+def test_covariance_and_posterior_are_what_they_are_said_to_be() -> None:
+    """Pair by pair, and by the density of a normal distribution with its amplitude at its likeliest."""
+    observed, distances = drawn()
+    scales = gaussian._scales(observed)
+    thetas, found = gaussian._tried(observed, scales)
+    among = gaussian._Geometry.of(observed.distances, *[observed.which] * 2, *[observed.epochs] * 2)
+    count = len(observed.values)
+    for theta, posterior in list(zip(thetas, found, strict=True))[:: len(thetas) // 5]:
+        own, late, slow, noise, spread = theta[:5]
+        wanted = np.empty((count, count))
+        for i, (a, e) in enumerate(zip(observed.which, observed.epochs, strict=True)):
+            for j, (b, f) in enumerate(zip(observed.which, observed.epochs, strict=True)):
+                alike = np.exp(-(np.exp(theta[5:]) * distances[:, a, b]).sum())
+                young = np.exp(late) * np.exp(-abs(np.log(e / f)) / np.exp(slow))
+                wanted[i, j] = alike * (1 + young) + np.exp(own) * (a == b) + LEVEL * (e == f)
+        assert among.covariance(theta) == pytest.approx(wanted)
+        stretched = np.array([scales[e] * (e / 9) ** spread for e in observed.epochs])
+        values, whole = observed.values / stretched, wanted + np.exp(noise) * np.eye(count)
+        amplitude = (values @ np.linalg.solve(whole, values) + 2) / (count + 2)
+        told = -0.5 * np.linalg.slogdet(whole)[1] - np.log(stretched).sum() - 0.5 * (count + 2) * np.log(amplitude)
+        centre = np.array([*gaussian._CENTRE, gaussian._RATE, gaussian._RATE])
+        width = np.array([*gaussian._WIDTH, gaussian._RATE_WIDTH, gaussian._RATE_WIDTH])
+        assert posterior == pytest.approx(told - 0.5 * (((theta - centre) / width) ** 2).sum())
+
+
+def test_what_is_remembered_is_the_same_and_nothing_else() -> None:
+    observed, distances = drawn()
+    gaussian._REMEMBERED.clear()
+    first = asked(observed, distances, 9)
+    assert len(gaussian._REMEMBERED) == 1
+    again = asked(observed, distances, 9)
+    assert len(gaussian._REMEMBERED) == 1
+    np.testing.assert_array_equal(first, again)
+    other, _ = drawn(1)
+    changed = asked(other, distances, 9)
+    gaussian._REMEMBERED.clear()
+    np.testing.assert_array_equal(asked(other, distances, 9), changed)
+    assert not np.array_equal(first, changed)
+
+
+def test_what_detectors_are_called_does_not_matter() -> None:
+    """Also where there are so many observations that some are left out."""
+    count = ENOUGH + 20
+    distances = line(count)
+    truth = np.sin(3 * np.linspace(0, 1, count))
+    names = np.random.default_rng(0).permutation(count)
+    found = []
+    for called in (np.arange(count), names):
+        observed = Observations(which=called, epochs=np.full(count, 5.0), values=truth, distances=distances)
+        found.append(predict(observed, distances, called.tolist(), 5))
+    np.testing.assert_array_equal(*found)
