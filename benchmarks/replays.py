@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -14,7 +14,7 @@ import numpy as np
 from detsearch.arch.partial_order import leq
 from detsearch.arch.spaces.base import Space
 from detsearch.arch.spaces.section import read_space
-from detsearch.runs.settings import PAUSES, TRIALS, SearchSettings
+from detsearch.runs.settings import TRIALS, SearchSettings
 from detsearch.runs.strategies import make_strategy
 from detsearch.search.anytime import Curve, anytime
 from detsearch.search.halving import Halving
@@ -29,6 +29,7 @@ from detsearch.search.tablefacts import true_front
 from detsearch.search.tablefile import read_table
 from detsearch.search.thawing import Thawing
 from detsearch.search.trial import Strategy, Trial, TrialState
+from detsearch.training.settings import TrainingSettings
 
 STARTED = 3
 """Detectors that a search is given to start with, where it is."""
@@ -56,6 +57,19 @@ class World:
         """Of how many members a recipe for this budget has the costs measured first."""
         return SearchSettings().surveyed(self.trainings, [objective.name for objective in self.objectives])
 
+    @property
+    def pauses(self) -> tuple[int, ...]:
+        """After how many epochs a recipe has trainings pause that are like those of the table."""
+        warmup = 0.0
+        match self.table.provenance:
+            case {"training": dict(training), "images": {"train": {"images": int(images)}}}:
+                warmup = TrainingSettings.model_validate(training).warmup_epochs(images)
+        return SearchSettings().pauses(self.table.full.epochs, warmup)
+
+    def recorded(self, epochs: Iterable[float]) -> list[int]:
+        """The epochs at which the table has figures that are nearest to those."""
+        return sorted({min(self.table.epochs[:-1], key=lambda e: abs(e - wanted)) for wanted in epochs})
+
     def start(self, kind: Literal["good", "poor"]) -> list[str]:
         """Codes of detectors spread along the true front, the most and the least that knowing good ones can mean, or
         of others, drawn."""
@@ -70,14 +84,14 @@ class World:
 @dataclass(frozen=True)
 class Searcher:
     """What is compared: `about` says what it is, `baseline` whether the default has to beat it. It is what a recipe
-    with the section `settings` of a search would do, but that it pauses at the recorded epochs nearest to `pauses`,
-    shares of a full training; that `survey` is a share of the costs that a recipe has measured first; that it may be
-    given a `start`; and that it may be blind to what runs."""
+    with the section `settings` of a search would do, but that it pauses at the recorded epochs nearest to a recipe's
+    own, as many of these as `pauses` says, or to `pauses`, shares of a full training; that `survey` is a share of the
+    costs that a recipe has measured first; that it may be given a `start`; and that it may be blind to what runs."""
 
     name: str
     about: str
     settings: Mapping[str, Any] = field(default_factory=dict)
-    pauses: tuple[float, ...] = ()
+    pauses: int | tuple[float, ...] = 0
     survey: float = 1.0
     start: Literal["good", "poor"] | None = None
     aware: bool = True
@@ -85,7 +99,9 @@ class Searcher:
     baseline: bool = False
 
     def recipe(self, world: World) -> SearchSettings:
-        fields = {"rungs": rungs_of(self.pauses, world.table), **self.settings}
+        full, own = world.table.full.epochs, self.pauses
+        wanted: Iterable[float] = world.pauses[:own] if isinstance(own, int) else (share * full for share in own)
+        fields = {"rungs": world.recorded(wanted), **self.settings}
         if self.survey != 1:
             fields["survey"] = round(self.survey * world.survey)
         if self.start is not None:
@@ -93,13 +109,8 @@ class Searcher:
         return SearchSettings(**fields)
 
     def strategy(self, world: World) -> Strategy:
-        made = make_strategy(
-            self.recipe(world),
-            world.space,
-            world.objectives,
-            epochs=world.table.full.epochs,
-            trainings=world.trainings,
-        )
+        rungs = (*(self.recipe(world).rungs or ()), world.table.full.epochs)
+        made = make_strategy(self.recipe(world), world.space, world.objectives, rungs=rungs, trainings=world.trainings)
         return made if self.aware else unaware(made)
 
 
@@ -115,13 +126,9 @@ def unaware(strategy: Strategy) -> Strategy:
     raise AssertionError(f"{strategy} has no model")
 
 
-def rungs_of(shares: Sequence[float], table: Table) -> list[int]:
-    """The recorded epochs that are nearest to shares of the full training."""
-    full = table.full.epochs
-    return sorted({min(table.epochs[:-1], key=lambda e: abs(e - share * full)) for share in shares})
-
-
-THIRD = (1 / 3,)
+THIRD, LATE = (1 / 3,), (1 / 3, 2 / 3)
+BOTH = 2
+"""Pauses that a recipe has."""
 PAPER, DEFAULT = "evolution", "default"
 PLAIN = {"survey": 0, "prune": False}
 AP_EARLY: Mapping[str, Any] = {"early": {}}
@@ -144,23 +151,23 @@ SEARCHERS = [
     Searcher("surrogate, halving", "surrogate with pruning (slack 0); the best third go on from a third of the "
              "training", {"survey": 0, "slack": 0.0, "promote": "rank"}, THIRD),
     Searcher("surrogate, costs first", "surrogate with pruning (slack 0.01) after a survey of costs"),
-    Searcher("surrogate, pauses", "surrogate with pruning (slack 0.01); trainings pause at a third and two thirds, and "
-             "the model decides which go on", {"survey": 0}, PAUSES),
-    Searcher(DEFAULT, "what a recipe gets that says nothing: a survey of costs, a model proposes, trainings pause at a "
-             "third and two thirds, and it decides which go on; pruning (slack 0.01)", {}, PAUSES),
-    Searcher("default, AP early", "the default, but the model sees AP at a pause", AP_EARLY, PAUSES),
+    Searcher("surrogate, pauses", "surrogate with pruning (slack 0.01); trainings pause twice, and the model decides "
+             "which go on", {"survey": 0}, BOTH),
+    Searcher(DEFAULT, "what a recipe gets that says nothing: a survey of costs, a model proposes, trainings pause "
+             "twice, and it decides which go on; pruning (slack 0.01)", {}, BOTH),
+    Searcher("default, AP early", "the default, but the model sees AP at a pause", AP_EARLY, BOTH),
     Searcher("default, recall early", "the default, but the model sees AR at 10 boxes at a pause", RECALL_EARLY,
-             PAUSES),
-    Searcher("default, no pruning", "the default without pruning", {"prune": False}, PAUSES),
-    Searcher("default, half the costs", "the default with a survey half as large", {}, PAUSES, survey=0.5),
-    Searcher("default, one pause", "the default, paused at a third alone", {}, THIRD),
-    Searcher("default, earlier pauses", "the default, paused at a sixth and a half", {}, (1 / 6, 1 / 2)),
-    Searcher("default, 4 first", "the default with four first members in place of eight", {"initial": 4}, PAUSES),
-    Searcher("default, 4 at once", "the default with four workers", {}, PAUSES, workers=4),
-    Searcher("default, 4 at once, unaware", "the same, blind to what runs", {}, PAUSES, workers=4, aware=False),
-    Searcher("default, good start", f"the default, given {STARTED} detectors of the true front", {}, PAUSES,
+             BOTH),
+    Searcher("default, no pruning", "the default without pruning", {"prune": False}, BOTH),
+    Searcher("default, half the costs", "the default with a survey half as large", {}, BOTH, survey=0.5),
+    Searcher("default, one pause", "the default, paused at the first of the two alone", {}, 1),
+    Searcher("default, later pauses", "the default, paused at a third and two thirds", {}, LATE),
+    Searcher("default, 4 first", "the default with four first members in place of eight", {"initial": 4}, BOTH),
+    Searcher("default, 4 at once", "the default with four workers", {}, BOTH, workers=4),
+    Searcher("default, 4 at once, unaware", "the same, blind to what runs", {}, BOTH, workers=4, aware=False),
+    Searcher("default, good start", f"the default, given {STARTED} detectors of the true front", {}, BOTH,
              start="good"),
-    Searcher("default, poor start", f"the default, given {STARTED} drawn detectors behind the true front", {}, PAUSES,
+    Searcher("default, poor start", f"the default, given {STARTED} drawn detectors behind the true front", {}, BOTH,
              start="poor"),
 ]  # fmt: skip
 UNPRUNED = "all, random order"
@@ -187,15 +194,15 @@ class Run:
 def study(world: World, searcher: Searcher, seed: int, *, epochs: int | None = None, trials: int | None = None) -> Run:
     began = time.perf_counter()
     table, settings = world.table, searcher.recipe(world)
-    pauses = settings.pauses(table.full.epochs)
-    halving = Halving(objectives=world.objectives, rungs=(*pauses, table.full.epochs), eta=settings.eta)
+    rungs = (*(settings.rungs or ()), table.full.epochs)
+    halving = Halving(objectives=world.objectives, rungs=rungs, eta=settings.eta)
     search = Search(
         strategy=searcher.strategy(world),
         cost=table.cost,
         evaluate=table.evaluate,
         fidelity=table.full,
         seed=seed,
-        halving=halving if pauses and not settings.by_model else None,
+        halving=halving if len(rungs) > 1 and not settings.by_model else None,
         leq=leq if settings.prune else None,
         slack=settings.slack,
     )

@@ -10,8 +10,6 @@ from pathlib import Path
 import numpy as np
 from replays import BY_NAME, DEFAULT, EXHAUSTIVE, PAPER, UNPRUNED, Result, World
 
-from detsearch.runs.settings import SearchSettings
-
 SHARES = (0.9, 0.95, 0.99)
 GOAL = 0.95  # of the hypervolume, which the default should reach in a third of the paper's epochs
 BUDGETS = (5, 10, 15, 20, 25, 30, 40, 60)  # full trainings
@@ -192,7 +190,7 @@ def verdicts(compared: Compared) -> list[str]:
 def _default_says(compared: Compared) -> str:
     """At which epochs the default pauses here, and where a recipe's would."""
     default, full = BY_NAME[DEFAULT], compared.full
-    here, recipe = default.recipe(compared.world).pauses(full), SearchSettings().pauses(full)
+    here, recipe = default.recipe(compared.world).rungs or [], list(compared.world.pauses)
     told = f"*{DEFAULT}*: {default.about}. It pauses after {' and '.join(map(str, here))} of {full} epochs"
     if here != recipe:
         told += f"; in a recipe it would after {' and '.join(map(str, recipe))}, where this table has no figures"

@@ -20,7 +20,7 @@ import yaml
 
 from detsearch.arch.presets import resolve
 from detsearch.errors import StudyError
-from detsearch.runs.settings import SearchSettings
+from detsearch.runs.settings import SearchRecipe, SearchSettings
 from detsearch.runs.strategies import make_strategy
 from detsearch.search.table import Training
 from detsearch.search.tablefacts import true_front
@@ -61,7 +61,7 @@ def test_searchers_are_compared(table: Path, tmp_path: Path) -> None:
     for name in only:
         assert f"| {name} |" in text
     assert "- against *random*, medians at 1 budgets" in text
-    assert "It pauses after 4 and 8 of 12 epochs." in text
+    assert "It pauses after 2 and 4 of 12 epochs; in a recipe it would after 2 and 5, where" in text
     assert "all, random order, pruning: it costs" in text
     assert "--objectives ap:max,latency_ms:min --cost-seconds 2.5 --only evolution random" in text
     for budget in (10, 15, 20, 30):
@@ -115,12 +115,12 @@ def test_what_is_called_the_default_is_what_a_recipe_gets(table: Path, load: Loa
     default = replays.BY_NAME[replays.DEFAULT]
     for path in (table, *(ROOT / "benchmarks" / "tables").glob("*.json.gz")):
         world = replays.world_of(str(path), ("ap:max", "latency_ms:min"))
-        epochs = world.table.full.epochs
-        rungs = [min(world.table.epochs, key=lambda e: abs(e - share * epochs)) for share in (1 / 3, 2 / 3)]
-        recipe = SearchSettings(rungs=rungs)
-        if set(SearchSettings().pauses(epochs)) <= set(world.table.epochs):
-            recipe = SearchSettings()
-        made = make_strategy(recipe, world.space, world.objectives, epochs=epochs, trainings=world.trainings)
+        told = world.table.provenance
+        whole = SearchRecipe.model_validate({"data": {"file": "d"}, "training": told.get("training", {})})
+        assert world.pauses == whole.pauses(told["images"]["train"]["images"] if "images" in told else 10**6)
+        recipe = SearchSettings(rungs=world.recorded(world.pauses))
+        rungs = (*(recipe.rungs or ()), world.table.full.epochs)
+        made = make_strategy(recipe, world.space, world.objectives, rungs=rungs, trainings=world.trainings)
         assert default.strategy(world) == made
         assert (default.recipe(world).prune, default.recipe(world).slack) == (recipe.prune, recipe.slack)
 

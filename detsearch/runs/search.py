@@ -78,12 +78,10 @@ def search_structure(
     limits = tuple(Limit.parse(text) for text in recipe.limits)
     timed = "latency_ms" in {*(objective.name for objective in objectives), *(limit.name for limit in limits)}
     candidates = TrainedCandidates(recipe, len(splits[recipe.data.train].classes), device, masks)
-    rungs = (*recipe.search.pauses(recipe.training.epochs), recipe.training.epochs)
+    rungs = (*recipe.pauses(len(splits[recipe.data.train])), recipe.training.epochs)
     ranked = len(rungs) > 1 and not recipe.search.by_model
     search = Search(
-        strategy=make_strategy(
-            recipe.search, space, objectives, epochs=recipe.training.epochs, trainings=recipe.trainings
-        ),
+        strategy=make_strategy(recipe.search, space, objectives, rungs=rungs, trainings=recipe.trainings),
         cost=candidates.cost,
         evaluate=candidates.evaluate,
         fidelity=Fidelity(recipe.training.epochs),

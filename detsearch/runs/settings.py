@@ -6,6 +6,7 @@ Settings that belong to one package live there (`TrainingSettings`, `Augmentatio
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Iterable, Set
 from typing import Annotated, Any, Final, Literal, Self, TypeAlias
@@ -35,8 +36,11 @@ SURVEYED: Final = 2
 SURVEYED_AT_MOST: Final = 200
 """Members whose cost is measured first, for each training and at most, where a recipe does not say how many."""
 
-PAUSES: Final = (1 / 3, 2 / 3)
-"""Shares of a training after which it pauses with strategy surrogate, where a recipe does not say when."""
+FIRST_PAUSE: Final = 0.2
+"""Share of a training, at least, after which it pauses for the first time with strategy surrogate, where a recipe does
+not say when."""
+WARMED_UP: Final = 1.5
+"""And how many times the warm-up has passed by then, at least: figures from within it say little."""
 
 COSTS: Final = MINIMISED - {"train_seconds"}
 """Those that are known before training: what limits may be about."""
@@ -221,8 +225,9 @@ class SearchSettings(Section):
     rungs: list[Annotated[int, Field(ge=1)]] | None = Field(
         None,
         description="Epochs, fewer than training.epochs, at which trainings pause and only the better ones go on, such "
-        "as [4]; []: all are trained in full; null: one and two thirds of training.epochs with strategy surrogate, "
-        "else [].",
+        "as [4]; []: all are trained in full; null: with strategy surrogate after a fifth of training.epochs, or one "
+        "and a half times the warm-up if that is later, and at the geometric mean of that and training.epochs, else "
+        "[].",
     )
     promote: Literal["rank", "model"] | None = Field(
         None,
@@ -294,13 +299,16 @@ class SearchSettings(Section):
         """Does a model decide what is trained on from a rung?"""
         return self.strategy == "surrogate" and self.promote != "rank"
 
-    def pauses(self, epochs: int) -> tuple[int, ...]:
-        """After how many epochs a training of so many `epochs` pauses, ascending; it may never."""
+    def pauses(self, epochs: int, warmup: float) -> tuple[int, ...]:
+        """After how many epochs a training of so many `epochs`, the first of which are its `warmup`, pauses, ascending;
+        it may never. If the recipe does not say: where early figures begin to tell, and once on half of the way from
+        there to the end, on a logarithmic scale."""
         if self.rungs is not None:
             return tuple(self.rungs)
         if self.strategy != "surrogate":
             return ()
-        return tuple(sorted({round(share * epochs) for share in PAUSES} & set(range(1, epochs))))
+        first = max(1.0, FIRST_PAUSE * epochs, WARMED_UP * warmup)
+        return tuple(sorted({round(first), round(math.sqrt(round(first) * epochs))} & set(range(1, epochs))))
 
 
 class BudgetSettings(Section):
@@ -358,6 +366,10 @@ class SearchRecipe(Run):
     search: SearchSettings = Field(default_factory=SearchSettings, description="How candidates are found.")
     budget: BudgetSettings = Field(default_factory=BudgetSettings, description="When to stop.")
     execution: ExecutionSettings = Field(default_factory=ExecutionSettings, description="Where trials run.")
+
+    def pauses(self, images: int) -> tuple[int, ...]:
+        """After how many epochs a training on so many `images` pauses."""
+        return self.search.pauses(self.training.epochs, self.training.warmup_epochs(images))
 
     @property
     def trainings(self) -> int:
@@ -423,7 +435,7 @@ class SearchRecipe(Run):
 
     @model_validator(mode="after")
     def _rungs(self) -> Self:
-        rungs = [*self.search.pauses(self.training.epochs), self.training.epochs]
+        rungs = [*(self.search.rungs or []), self.training.epochs]
         if rungs != sorted(set(rungs)):
             wanted = f"search.rungs: ascending epochs below training.epochs ({self.training.epochs})"
             raise ValueError(f"{wanted}, not {self.search.rungs}")

@@ -32,14 +32,14 @@ LISTING: Final = ("all", "nsga2", "tpe")
 
 
 def make_strategy(
-    settings: SearchSettings, space: Space, objectives: tuple[Objective, ...], *, epochs: int, trainings: int
+    settings: SearchSettings, space: Space, objectives: tuple[Objective, ...], *, rungs: tuple[int, ...], trainings: int
 ) -> Strategy:
     """A strategy in `space`: a survey of costs, detectors that are given, then what the settings name. Inside of
     several structures each has a survey and a strategy of its own, and their baselines come before all others. With
-    ``inherit`` candidates are told whose weights they begin with. A full training has so many `epochs`, and the budget
-    is worth so many `trainings`, which says how many are costed first; inside of several structures, each its share of
-    these. RecipeError for a start that is no member, and for a space too large to be listed where the strategy does
-    that."""
+    ``inherit`` candidates are told whose weights they begin with. `rungs` are the epochs after which a training pauses,
+    ascending, and last those of a full one. The budget is worth so many `trainings`, which says how many are costed
+    first; inside of several structures, each its share of these. RecipeError for a start that is no member, and for a
+    space too large to be listed where the strategy does that."""
     if settings.strategy in LISTING:
         expect_listable(space, f"strategy {settings.strategy}")
     given = tuple(_member(space, spec, number) for number, spec in enumerate(read_start(settings)))
@@ -47,16 +47,18 @@ def make_strategy(
     if isinstance(space, StructuresSpace):
         share = math.ceil(survey / len(space.parts))
         parts = (
-            Part(space=part, strategy=_after(share, part, _in_one(settings, part, objectives, epochs)), baseline=line)
+            Part(space=part, strategy=_after(share, part, _in_one(settings, part, objectives, rungs)), baseline=line)
             for part, line in zip(space.parts, space.baselines, strict=True)
         )
         strategy = _given((*space.baselines, *given), Joint(parts=tuple(parts)))
     else:
-        strategy = _after(survey, space, _given(given, _in_one(settings, space, objectives, epochs)))
+        strategy = _after(survey, space, _given(given, _in_one(settings, space, objectives, rungs)))
     return Inheriting(strategy=strategy) if settings.inherit else strategy
 
 
-def _in_one(settings: SearchSettings, space: Space, objectives: tuple[Objective, ...], epochs: int) -> Strategy:
+def _in_one(
+    settings: SearchSettings, space: Space, objectives: tuple[Objective, ...], rungs: tuple[int, ...]
+) -> Strategy:
     match settings.strategy:
         case "all":
             return Exhaustive(space=space)
@@ -66,8 +68,7 @@ def _in_one(settings: SearchSettings, space: Space, objectives: tuple[Objective,
             return Evolution(space=space, objectives=objectives, initial=settings.initial)
         case "surrogate":
             model = Surrogate(space=space, objectives=objectives, initial=settings.initial, early=settings.standing)
-            pauses = settings.pauses(epochs)
-            return Thawing(surrogate=model, rungs=(*pauses, epochs)) if pauses and settings.by_model else model
+            return Thawing(surrogate=model, rungs=rungs) if len(rungs) > 1 and settings.by_model else model
         case "nsga2" | "tpe" as sampler:
             return OptunaSampler(space=space, objectives=objectives, sampler=sampler, initial=settings.initial)
 

@@ -170,6 +170,12 @@ class TrainingSettings(StepSettings):
         """Images per forward pass: what the loader is to deliver at a time."""
         return self.batch // self.accumulate
 
+    def warmup_epochs(self, images: int) -> float:
+        """How many of the epochs the warm-up takes with so many training images; where the batch is still to be found,
+        as if it were one of `base_batch`."""
+        per_epoch = max(1, images // (self.batch or self.base_batch))
+        return self.schedule(self.epochs * per_epoch).warmup / per_epoch
+
 
 class ClassifierSettings(TrainingSettings):
     """How a classifier is trained. Defaults are those with which torchvision's ResNets were, except for the cosine in

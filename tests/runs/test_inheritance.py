@@ -172,10 +172,10 @@ def test_a_search_says_whose_weights_it_inherited(tmp_path: Path, search_file: P
 
 def test_off_proposes_as_before(search_file: Path) -> None:
     space = read_space(load_recipe(SearchRecipe, search_file).space)
-    plain = make_strategy(SearchSettings(strategy="evolution"), space, OBJECTIVES, epochs=2, trainings=4)
+    plain = make_strategy(SearchSettings(strategy="evolution"), space, OBJECTIVES, rungs=(2,), trainings=4)
     assert plain == Evolution(space=space, objectives=OBJECTIVES, initial=8)
     inheriting = SearchSettings(strategy="evolution", inherit=True)
-    assert make_strategy(inheriting, space, OBJECTIVES, epochs=2, trainings=4) == Inheriting(strategy=plain)
+    assert make_strategy(inheriting, space, OBJECTIVES, rungs=(2,), trainings=4) == Inheriting(strategy=plain)
 
 
 @pytest.mark.parametrize("strategy", ["random", "nsga2", "tpe", "all"])
@@ -194,7 +194,7 @@ def test_baselines_of_structures_inherit_from_no_one(strategy: Any) -> None:
     space = read_space({"modules": section})
     assert isinstance(space, StructuresSpace)
     found = make_strategy(
-        SearchSettings(strategy=strategy, inherit=True, initial=2, survey=0), space, OBJECTIVES, epochs=2, trainings=4
+        SearchSettings(strategy=strategy, inherit=True, initial=2, survey=0), space, OBJECTIVES, rungs=(2,), trainings=4
     )
     trials: list[Trial] = []
     for number in range(6):

@@ -130,7 +130,7 @@ def test_a_baseline_with_another_stem_leads_inside(strategy: Any) -> None:
     (baseline,) = space.baselines
     assert not space.contains(baseline)
     objectives = (Objective("ap", True), Objective("macs", False))
-    made = make_strategy(SearchSettings(strategy=strategy, initial=1), space, objectives, epochs=2, trainings=4)
+    made = make_strategy(SearchSettings(strategy=strategy, initial=1), space, objectives, rungs=(2,), trainings=4)
     first = made.propose([], [], proposal_rng(0, 0))
     assert first is not None
     assert (first.spec, first.origin) == (baseline, GIVEN)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from detsearch.arch.spaces.section import read_space
 from detsearch.errors import RecipeError, ResourceError
@@ -21,10 +23,12 @@ from detsearch.runs.settings import (
     CompareRecipe,
     HeadSearchRecipe,
     SearchRecipe,
+    SearchSettings,
     StagesRecipe,
     TrainRecipe,
 )
 from detsearch.search.objective import OF_MASKS, Objective
+from detsearch.training.schedule import WARMUP_LIMIT
 from detsearch.yamlfile import Section, read_yaml
 from tests.runs.made import write_study
 
@@ -73,20 +77,34 @@ def test_a_model_promotes_where_there_are_one_and_rungs(settings: str) -> None:
 @pytest.mark.parametrize(
     ("settings", "pauses", "by_model"),
     [
-        ([], (4, 8), True),
+        ([], (4, 7), True),  # 25 steps each, so that the warm-up is cut to 60 steps, 2.4 epochs
+        (["training.warmup_steps=20"], (2, 5), True),
+        (["training.warmup_steps=40", "training.epochs=100"], (20, 45), True),
+        (["training.warmup_steps=0", "training.epochs=10"], (2, 4), True),
+        (["training.batch=auto", "training.base_batch=64"], (4, 7), True),
+        (["training.batch=512"], (3, 6), True),  # more than the images: a step each, two of the warm-up
         (["search.rungs=[4]"], (4,), True),
-        (["search.promote=rank"], (4, 8), False),
+        (["search.promote=rank"], (4, 7), False),
         (["search.rungs=[]"], (), True),
         (["training.epochs=1"], (), True),
         (["training.epochs=2"], (1,), True),
+        (["training.epochs=3"], (1, 2), True),
         (["search.strategy=evolution"], (), False),
         (["search.strategy=evolution", "search.rungs=[4]"], (4,), False),
     ],
 )
 def test_where_trainings_pause(settings: list[str], pauses: tuple[int, ...], by_model: bool) -> None:
-    recipe = load_recipe(SearchRecipe, None, ["data.file=d", "training.epochs=12", *settings])
-    assert recipe.search.pauses(recipe.training.epochs) == pauses
+    recipe = load_recipe(SearchRecipe, None, ["data.file=d", "training.epochs=12", "training.batch=8", *settings])
+    assert recipe.pauses(205) == pauses
     assert recipe.search.by_model is by_model
+
+
+@given(epochs=st.integers(1, 1000), share=st.floats(0, WARMUP_LIMIT))
+def test_a_training_pauses_after_its_warmup_and_before_its_end(epochs: int, share: float) -> None:
+    pauses = SearchSettings().pauses(epochs, share * epochs)
+    assert list(pauses) == sorted(set(pauses))
+    assert all(max(1, share * epochs) <= pause < epochs for pause in pauses)
+    assert len(pauses) == min(2, epochs - 1)
 
 
 @pytest.mark.parametrize(

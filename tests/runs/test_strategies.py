@@ -18,7 +18,8 @@ from detsearch.search.trial import GIVEN, SURVEY, Trial, TrialContext
 from detsearch.types import CostMetrics, Fidelity, Metrics
 
 OBJECTIVES = (Objective("ap", True), Objective("macs", False))
-EPOCHS = 6
+RUNGS = (2, 4, 6)
+EPOCHS = RUNGS[-1]
 START = "basicblock_8_1-2-2-2/fpn(levels=4-5,width=8)/retinanet(depth=1)/gn@64x64"
 SPACE = read_space(
     {
@@ -40,7 +41,7 @@ def evaluate(spec: object, fidelity: Fidelity, seed: int, context: TrialContext)
 
 
 def played(space: object, settings: SearchSettings, trainings: int) -> tuple[Trial, ...]:
-    strategy = make_strategy(settings, space, OBJECTIVES, epochs=EPOCHS, trainings=trainings)  # type: ignore[arg-type]
+    strategy = make_strategy(settings, space, OBJECTIVES, rungs=RUNGS, trainings=trainings)  # type: ignore[arg-type]
     search = Search(strategy=strategy, cost=cost, evaluate=evaluate, fidelity=Fidelity(EPOCHS), seed=0)
     return replay(search, OBJECTIVES, trials=trainings).trials
 
@@ -55,7 +56,7 @@ def test_costs_come_before_what_is_given() -> None:
 
 
 def test_what_pauses_are_trainings_alone() -> None:
-    strategy = make_strategy(SearchSettings(survey=0), SPACE, OBJECTIVES, epochs=EPOCHS, trainings=4)
+    strategy = make_strategy(SearchSettings(survey=0), SPACE, OBJECTIVES, rungs=RUNGS, trainings=4)
     assert isinstance(strategy, Thawing)
     trials = played(SPACE, SearchSettings(initial=2), 4)
     assert {t.fidelity.epochs for t in trials if t.origin != SURVEY} == {2, 4, 6}
@@ -79,7 +80,7 @@ def test_inside_of_structures_each_has_its_share_of_a_survey_after_its_baseline(
 
 def test_what_stands_for_an_objective_early() -> None:
     def early(settings: SearchSettings) -> object:
-        strategy = make_strategy(settings, SPACE, OBJECTIVES, epochs=EPOCHS, trainings=4)
+        strategy = make_strategy(settings, SPACE, OBJECTIVES, rungs=RUNGS, trainings=4)
         return (strategy.surrogate if isinstance(strategy, Thawing) else strategy).early  # type: ignore[attr-defined]
 
     assert early(SearchSettings(survey=0)) == EARLY

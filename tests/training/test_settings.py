@@ -67,3 +67,15 @@ def test_precision_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert TrainingSettings().autocast_dtype(gpu) is None
     with pytest.raises(ResourceError, match=r"training\.precision: .*an old GPU"):
         TrainingSettings(precision="bfloat16").autocast_dtype(gpu)
+
+
+def test_how_many_epochs_the_warmup_takes() -> None:
+    of = TrainingSettings(epochs=12, batch=8, warmup_steps=50)
+    assert of.warmup_epochs(205) == 2, "25 whole batches an epoch"
+    assert of.warmup_epochs(1000) == pytest.approx(0.4)
+    cut = TrainingSettings(epochs=12, batch=8, warmup_steps=80)
+    assert cut.warmup_epochs(205) == pytest.approx(2.4), "a fifth of all steps"
+    assert TrainingSettings(epochs=12, batch=8, warmup_steps=0).warmup_epochs(205) == 0
+    assert TrainingSettings(epochs=10, batch=64, warmup_steps=80).warmup_epochs(3) == 2, "one step an epoch"
+    automatic = TrainingSettings.model_validate({"epochs": 12, "batch": "auto", "base_batch": 8, "warmup_steps": 50})
+    assert automatic.warmup_epochs(205) == 2
