@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.benchmarks.scripts import ROOT
 from tests.runs.conftest import DATA
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.mark.slow

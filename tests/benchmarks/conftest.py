@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from detsearch.search.tablefile import write_table
+from tests.benchmarks.scripts import ROOT, Load
+from tests.search.generated import CHOICES, generated
+
+SMALL = {**CHOICES, "backbone": CHOICES["backbone"][:3], "neck": CHOICES["neck"][1:]}
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    path = tmp_path / "small.json.gz"
+    write_table(generated(0, choices=SMALL), path)
+    return path
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch) -> Load:
+    """A script of benchmarks/ as a module, which leaves the threads of this process alone."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    monkeypatch.setattr("torch.set_num_threads", lambda _: None)
+
+    def loaded(name: str) -> ModuleType:
+        for module in (name, "kept", "provenance"):
+            monkeypatch.delitem(sys.modules, module, raising=False)
+        return importlib.import_module(name)
+
+    return loaded
