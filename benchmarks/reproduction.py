@@ -2,7 +2,8 @@
 
     python benchmarks/reproduction.py --out docs/reproduction.md
 
-Takes half a minute on one core. Expected: the page as it stands; `tests/test_reproduction.py` holds it to that.
+Takes half a minute on one core. Expected: the page as it stands, to which `tests/benchmarks/test_reproduction.py` holds
+it.
 """
 
 from __future__ import annotations

@@ -23,10 +23,11 @@ import os
 import platform
 import shlex
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from provenance import provenance
-from replays import BY_NAME, DEFAULT, EXHAUSTIVE, PAPER, SEARCHERS, Result, Task, job, world_of
+from replays import BY_NAME, DEFAULT, EXHAUSTIVE, PAPER, SEARCHERS, Result, Run, Task, job, world_of
 from searchers_page import Compared, plot, sections
 
 from detsearch import __version__
@@ -37,7 +38,8 @@ from detsearch.runs.settings import TRIALS
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tables", type=Path, nargs="+", help="files of `detsearch study table`")
-    parser.add_argument("--seeds", type=int, default=30, help="searches of each searcher")
+    parser.add_argument("--seeds", type=int, default=30, help="searches of each searcher, but")
+    parser.add_argument("--judged", type=int, default=100, help="of the default and of what it has to beat")
     parser.add_argument("--trainings", type=int, default=TRIALS, help="spent by each, in epochs of so many full ones")
     parser.add_argument("--objectives", default="ap:max,latency_ms:min", help="accuracy first, cost last")
     parser.add_argument(
@@ -66,13 +68,13 @@ def compare(path: Path, names: list[str], options: argparse.Namespace) -> None:
         raise StudyError(str(path), "figures after several epochs", "those of full trainings alone")
     compared = Compared(world=world, names=names, cost_seconds=options.cost_seconds)
     with multiprocessing.Pool(options.processes) as pool:
-        for key, run in pool.imap(job, tasks(str(path), objectives, compared, options.seeds)):
+        for key, run in pool.imap(job, tasks(str(path), objectives, compared, options)):
             compared.found.setdefault(key, Result()).runs.append(run)
 
     name = path.name.split(".")[0]
     given = ["--only", *options.only] if options.only else []
-    counts = ["--seeds", str(options.seeds), "--trainings", str(options.trainings), "--objectives", options.objectives,
-              "--cost-seconds", f"{options.cost_seconds:g}"]  # fmt: skip
+    counts = ["--seeds", str(options.seeds), "--judged", str(options.judged), "--trainings", str(options.trainings),
+              "--objectives", options.objectives, "--cost-seconds", f"{options.cost_seconds:g}"]  # fmt: skip
     command = shlex.join(["python", "benchmarks/searchers.py", str(path), *counts, *given])
     made = provenance()
     text = [f"# Searchers on {name}", "", f"    {command}", "", f"{made['date'][:10]}, {made['device']}.", "",
@@ -84,36 +86,41 @@ def compare(path: Path, names: list[str], options: argparse.Namespace) -> None:
         **made,
         "versions": {"detsearch": __version__, "python": platform.python_version(), "numpy": np.__version__},
         "reference": world.reference,
-        "curves": {
-            key: [
-                {
-                    "epochs": run.curve.epochs.tolist(),
-                    "share": np.round(run.curve.share, 5).tolist(),
-                    "seconds": np.round(run.seconds).astype(int).tolist(),
-                    "costs": run.costs.tolist(),
-                    "spent": run.spent,
-                }
-                for run in result.runs
-            ]
-            for key, result in compared.found.items()
-        },
+        "curves": {key: [recorded(run) for run in result.runs] for key, result in compared.found.items()},
     }
     (options.out / f"{name}.json").write_text(json.dumps(document) + "\n")
     print("\n".join(text))
 
 
-def tasks(path: str, objectives: tuple[str, ...], compared: Compared, seeds: int) -> list[Task]:
+def recorded(run: Run) -> dict[str, Any]:
+    """A search where its share changed, and at its end."""
+    share = np.round(run.curve.share, 5)
+    kept = np.flatnonzero(np.append(np.diff(share, prepend=0.0)[:-1] != 0, True)) if len(share) else []
+    return {
+        "epochs": run.curve.epochs[kept].tolist(),
+        "share": share[kept].tolist(),
+        "seconds": np.round(run.seconds[kept]).astype(int).tolist(),
+        "costs": run.costs[kept].tolist(),
+        "spent": run.spent,
+    }
+
+
+def tasks(path: str, objectives: tuple[str, ...], compared: Compared, options: argparse.Namespace) -> list[Task]:
     """All searches, seed by seed: every searcher; the default again with each budget that it may know of; some with a
     budget of trials; and those that try everything. What is not the default is blind to its budget, so baselines are
     run once, to the largest."""
     found = []
-    for seed in range(seeds):
+    for seed in range(max(options.seeds, options.judged)):
 
         def task(key: str, name: str, trainings: int, trials: int | None = None, whole: bool = False) -> None:
             found.append(Task(key, name, seed, path, objectives, trainings, trials, whole))  # noqa: B023
 
         for name in compared.names:
-            task(name, name, compared.most if BY_NAME[name].baseline else compared.world.trainings)
+            judged = name == DEFAULT or BY_NAME[name].baseline
+            if seed < (options.judged if judged else options.seeds):
+                task(name, name, compared.most if BY_NAME[name].baseline else compared.world.trainings)
+        if seed >= options.seeds:
+            continue
         if DEFAULT in compared.names:
             for budget in set(compared.budgets) - {compared.world.trainings}:
                 task(compared.at(budget), DEFAULT, budget)

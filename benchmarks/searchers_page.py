@@ -115,15 +115,14 @@ def results_section(compared: Compared) -> list[str]:
     world, full = compared.world, compared.full
     budgets = [budget for budget in BUDGETS if budget <= world.trainings]
     edge = zip(world.objectives, world.reference, strict=True)
-    first = compared.found[compared.names[0]]
-    columns = ["searcher", *map(str, budgets), *(f"to {percent(s)}" for s in SHARES), f"minutes to {percent(GOAL)}",
-               "s a search"]  # fmt: skip
+    columns = ["searcher", "searches", *map(str, budgets), *(f"to {percent(s)}" for s in SHARES),
+               f"minutes to {percent(GOAL)}", "s a search"]  # fmt: skip
     seeds = len(world.table.seeds)
     lines = [
         f"{len(world.table.rows)} detectors, {seeds} {'seed' if seeds == 1 else 'seeds'}, scored after "
-        f"{_list(world.table.epochs)} epochs. Share of the true front's hypervolume in percent, median over "
-        f"{len(first.runs)} searches, after as many epochs as so many full trainings take ({full} each); epochs until "
-        "a share is reached for the first time; and minutes until then, of training as it was recorded and "
+        f"{_list(world.table.epochs)} epochs. Share of the true front's hypervolume in percent, median over so many "
+        f"searches, after as many epochs as so many full trainings take ({full} each); epochs until a share is reached "
+        "for the first time; and minutes until then, of training as it was recorded and "
         f"{compared.cost_seconds:g} seconds for each cost. All with their 95 % confidence (bootstrap over the "
         f"searches). Reference point: {_list(f'{o.name} {abs(r):.4g}' for o, r in edge)}.",
         "",
@@ -139,7 +138,8 @@ def results_section(compared: Compared) -> list[str]:
         reached = [until(result.until(share), limit) for share in SHARES]
         minutes = until(result.seconds_until(GOAL, compared.cost_seconds) / 60, None)
         took = f"{np.median([run.took for run in result.runs]):.2f}"
-        lines.append(f"| {name} | " + " | ".join([*shares, *reached, minutes, took]) + " |")
+        count = str(len(result.runs))
+        lines.append(f"| {name} | " + " | ".join([count, *shares, *reached, minutes, took]) + " |")
     return [*lines, "", "Searchers: " + "; ".join(f"*{name}*: {BY_NAME[name].about}" for name in compared.names) + "."]
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -24,8 +25,8 @@ def test_searchers_are_compared(table: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     only = ["evolution", "random", "surrogate", "surrogate, halving", "default"]
     done = subprocess.run(
-        [sys.executable, "benchmarks/searchers.py", str(table), "--seeds", "2", "--trainings", "20", "--out", str(out),
-         "--processes", "1", "--only", *only],
+        [sys.executable, "benchmarks/searchers.py", str(table), "--seeds", "2", "--judged", "3", "--trainings",
+         "20", "--out", str(out), "--processes", "1", "--only", *only],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -36,7 +37,8 @@ def test_searchers_are_compared(table: Path, tmp_path: Path) -> None:
     text = (out / "small.md").read_text()
     assert text.strip() == done.stdout.strip()
     for name in only:
-        assert f"| {name} |" in text
+        assert f"| {name} | {2 if name.startswith('surrogate') else 3} | " in text
+    assert "full trainings take (12 each); epochs" in text
     assert "- against *random*, medians at 1 budgets" in text
     assert "It pauses after 2 and 4 of 12 epochs; in a recipe it would after 2 and 5, where" in text
     assert "all, random order, pruning: it costs" in text
@@ -47,12 +49,14 @@ def test_searchers_are_compared(table: Path, tmp_path: Path) -> None:
         assert f"\n| {trials} | evolution |" in text
     assert (out / "small.svg").read_text().startswith("<?xml")
     curves = json.loads((out / "small.json").read_text())["curves"]
-    assert {len(found) for found in curves.values()} == {2}
+    assert {name: len(found) for name, found in curves.items() if name in only} == {
+        name: 2 if name.startswith("surrogate") else 3 for name in only
+    }
     for curve in curves["random"]:
-        assert curve["epochs"] == [12 * n for n in range(1, 31)], "baselines go on to the largest budget"
+        assert curve["epochs"][-1] == curve["spent"] == 360, "baselines go on to the largest budget"
+        assert curve["epochs"] == [12 * count for count in curve["costs"]]
+        assert all(a != b for a, b in pairwise(curve["share"][:-1])), "only where it changed"
         assert 0 < curve["share"][-1] <= 1
-        assert curve["costs"] == list(range(1, 31))
-        assert curve["spent"] == 360
     for curve in curves["evolution, 10 trials"]:
         assert curve["spent"] == 120
 
