@@ -23,18 +23,13 @@ from detsearch.types import Fidelity
 LEAST: Final = 3e-3
 """What a training that is gone on with when nothing new may begin has to promise, of the front's hypervolume."""
 
-GOES_ON: Final = 0.5
-"""Share of the trainings that are assumed to go on from a pause, for what one is expected to cost. As if all did, new
-candidates look dear beside paused ones, and the first that were begun are finished instead; on the recorded tables,
-with pauses as early as they are by default, that takes a fifth more epochs."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Thawing:
     """Candidates begin with the first of the `rungs`, the epochs at which trainings pause, ascending, the full training
-    last. Next comes what promises the largest improvement (`Surrogate.gains`) for each epoch that it is still expected
-    to cost (`left`): a member that was not tried, or a training that is paused. What early figures are worth the model
-    sees in those that went on.
+    last. Next comes what promises the largest improvement (`Surrogate.gains`) for each epoch that a full training of it
+    still costs: a member that was not tried, or a training that is paused. What early figures are worth the model sees
+    in those that went on.
     """
 
     surrogate: Surrogate
@@ -58,8 +53,8 @@ class Thawing:
                 return self._continued(paused[0])
             spec = new[int(rng.integers(len(new)))]
             return Proposal(spec=spec, origin=RANDOM, fidelity=Fidelity(self.rungs[0]))
-        had = [trial.fidelity.epochs for trial in paused] + [0] * len(new)
-        worth = gains / np.array([self.left(epochs) for epochs in had])
+        left = [self.rungs[-1] - trial.fidelity.epochs for trial in paused] + [self.rungs[-1]] * len(new)
+        worth = gains / np.array(left)
         best = int(rng.choice(np.flatnonzero(worth == worth.max())))
         if best < len(paused):
             return self._continued(paused[best])
@@ -76,7 +71,7 @@ class Thawing:
         full = matrix(measured(history, self.surrogate.objectives, Fidelity(self.rungs[-1])), self.surrogate.objectives)
         if gains is None:
             return self._continued(paused[0])
-        worth = gains / np.array([self.left(trial.fidelity.epochs) for trial in paused])
+        worth = gains / np.array([self.rungs[-1] - trial.fidelity.epochs for trial in paused])
         best = int(worth.argmax())
         promised = not len(full) or gains[best] > LEAST * hypervolume(full, reference_point(full).tolist())
         return self._continued(paused[best]) if promised else None
@@ -95,11 +90,6 @@ class Thawing:
         known = (*done, *running) if self.surrogate.aware else done
         tried = list(dict.fromkeys(trial.spec for trial in known))
         return self.surrogate.gains(tried, [*(trial.spec for trial in paused), *new], (*history, *running), rng)
-
-    def left(self, epochs: int) -> float:
-        """How many more epochs a training that has had so many is expected to take, as `GOES_ON` says."""
-        ends = [epochs, *(rung for rung in self.rungs if rung > epochs)]
-        return float(sum(GOES_ON**pause * spent for pause, spent in enumerate(np.diff(ends))))
 
     def _paused(self, history: Sequence[Trial], running: Sequence[Trial]) -> list[Trial]:
         """Trainings that ended below the last rung and that none goes on with."""

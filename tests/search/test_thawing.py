@@ -161,13 +161,12 @@ def test_gains_are_weighed_by_the_epochs_that_they_cost(promises: dict[DetectorS
     strategy = Thawing(surrogate=model, rungs=(1, 6, FULL))
     near, far, new = toy(1, 1), toy(2, 2), toy(3, 3)
     history = [paused(0, near, 6), paused(1, far, 1)]
-    # 3 epochs are left of it; what is new has one before it, 5 more for every other and 3 for one in four
-    for gain, wanted in ((0.72, near), (0.69, new)):
+    for gain, wanted in ((0.4, near), (0.3, new)):  # 3 epochs are left of it, 9 of what is new
         promises.update({near: gain, far: 0.0, new: 1.0})
         proposal = strategy.propose(history, [], proposal_rng(0, 2))
         assert proposal is not None
         assert (proposal.spec, proposal.continues) == (wanted, 0 if wanted == near else None)
-    for gain, wanted in ((0.47, 0), (0.45, 1)):  # 3 epochs are left of the one, 5 and for every other 3 of the other
+    for gain, wanted in ((0.4, 0), (0.3, 1)):  # 3 epochs are left of the one, 8 of the other
         promises.update({near: gain, far: 1.0})
         proposal = strategy.continuation(history, [], proposal_rng(0, 2))
         assert proposal is not None
