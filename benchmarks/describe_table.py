@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 
 from detsearch.arch.partial_order import leq
-from detsearch.errors import StudyError
+from detsearch.errors import UserError
 from detsearch.files import write_text
 from detsearch.search.correlation import rank_correlation
 from detsearch.search.objective import Objective
 from detsearch.search.table import Table
-from detsearch.search.tablefacts import by_seed, fidelity_facts, order_facts, true_front
+from detsearch.search.tablefacts import by_seed, fidelity_facts, order_facts, read_objectives, true_front
 from detsearch.search.tablefile import read_table
 from detsearch.types import Fidelity
 
@@ -36,11 +36,11 @@ def main() -> None:
     parser.add_argument("tables", type=Path, nargs="+", help="files of `detsearch study table`")
     parser.add_argument("--objectives", default="ap:max,latency_ms:min", help="accuracy first, cost last")
     options = parser.parse_args()
-    objectives = tuple(map(Objective.parse, options.objectives.split(",")))
     for path in options.tables:
         try:
             table = read_table(path)
-        except StudyError as error:
+            objectives = read_objectives(table, options.objectives.split(","))
+        except UserError as error:
             parser.error(str(error))
         name = path.name.split(".")[0]
         text = "\n".join([f"# The table {name}", "", f"    python benchmarks/describe_table.py {path}", "",

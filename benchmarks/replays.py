@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from pydantic import ValidationError
 
-from detsearch.arch.partial_order import leq
 from detsearch.arch.spaces.base import Space
 from detsearch.arch.spaces.section import read_space
+from detsearch.errors import StudyError
 from detsearch.runs.settings import TRIALS, SearchSettings
-from detsearch.runs.strategies import make_strategy
+from detsearch.runs.strategies import make_search
 from detsearch.search.anytime import Curve, anytime
-from detsearch.search.halving import Halving
 from detsearch.search.objective import Objective
 from detsearch.search.pareto import hypervolume, non_dominated
 from detsearch.search.replay import BEGIN, Replayed, replay
@@ -25,10 +25,11 @@ from detsearch.search.study import Search
 from detsearch.search.surrogate import Surrogate
 from detsearch.search.survey import Survey
 from detsearch.search.table import Table
-from detsearch.search.tablefacts import true_front
+from detsearch.search.tablefacts import read_objectives, true_front
 from detsearch.search.tablefile import read_table
 from detsearch.search.thawing import Thawing
 from detsearch.search.trial import Strategy, Trial, TrialState
+from detsearch.training.schedule import WARMUP_LIMIT
 from detsearch.training.settings import TrainingSettings
 
 STARTED = 3
@@ -59,12 +60,19 @@ class World:
 
     @property
     def pauses(self) -> tuple[int, ...]:
-        """After how many epochs a recipe has trainings pause that are like those of the table."""
-        warmup = 0.0
-        match self.table.provenance:
-            case {"training": dict(training), "images": {"train": {"images": int(images)}}}:
-                warmup = TrainingSettings.model_validate(training).warmup_epochs(images)
-        return SearchSettings().pauses(self.table.full.epochs, warmup)
+        """After how many epochs a recipe has trainings pause that are like those of the table; where it does not say
+        how long their warm-up was, as if it had been as long as it may be. StudyError for what no training can be."""
+        epochs, told = self.table.full.epochs, self.table.provenance
+        warmup = WARMUP_LIMIT * epochs
+        match told:
+            case {"training": dict(training), "data": {"train": str(split)}, "images": dict(images)} if split in images:
+                try:
+                    settings = TrainingSettings.model_validate({**training, "epochs": epochs})
+                    warmup = settings.warmup_epochs(int(images[split]["images"]))
+                except (ValidationError, LookupError, TypeError, ValueError):
+                    wanted = "the training and the images of a recipe, or nothing of them"
+                    raise StudyError("provenance of the table", wanted, f"{training}, {images[split]}") from None
+        return SearchSettings().pauses(epochs, warmup)
 
     def recorded(self, epochs: Iterable[float]) -> list[int]:
         """The epochs at which the table has figures that are nearest to those."""
@@ -108,10 +116,19 @@ class Searcher:
             fields["start"] = world.start(self.start)
         return SearchSettings(**fields)
 
-    def strategy(self, world: World) -> Strategy:
-        rungs = (*(self.recipe(world).rungs or ()), world.table.full.epochs)
-        made = make_strategy(self.recipe(world), world.space, world.objectives, rungs=rungs, trainings=world.trainings)
-        return made if self.aware else unaware(made)
+    def search(self, world: World, seed: int) -> Search:
+        settings, table = self.recipe(world), world.table
+        made = make_search(
+            settings,
+            world.space,
+            world.objectives,
+            rungs=(*(settings.rungs or ()), table.full.epochs),
+            trainings=world.trainings,
+            cost=table.cost,
+            evaluate=table.evaluate,
+            seed=seed,
+        )
+        return made if self.aware else replace(made, strategy=unaware(made.strategy))
 
 
 def unaware(strategy: Strategy) -> Strategy:
@@ -193,19 +210,7 @@ class Run:
 
 def study(world: World, searcher: Searcher, seed: int, *, epochs: int | None = None, trials: int | None = None) -> Run:
     began = time.perf_counter()
-    table, settings = world.table, searcher.recipe(world)
-    rungs = (*(settings.rungs or ()), table.full.epochs)
-    halving = Halving(objectives=world.objectives, rungs=rungs, eta=settings.eta)
-    search = Search(
-        strategy=searcher.strategy(world),
-        cost=table.cost,
-        evaluate=table.evaluate,
-        fidelity=table.full,
-        seed=seed,
-        halving=halving if len(rungs) > 1 and not settings.by_model else None,
-        leq=leq if settings.prune else None,
-        slack=settings.slack,
-    )
+    table, search = world.table, searcher.search(world, seed)
     done = replay(search, world.objectives, epochs=epochs, trials=trials, workers=searcher.workers, name=table.code)
     truth = dict(zip((row.spec for row in table.rows), world.points, strict=True))
     steps = done.steps()
@@ -239,9 +244,10 @@ def _costs(done: Replayed, trial: Trial) -> int:
 
 @cache
 def world_of(path: str, objectives: tuple[str, ...], trainings: int = TRIALS) -> World:
+    """UserErrors for a file that is no table, and for objectives that it has no figures of."""
     table = read_table(Path(path))
     space = table.within(read_space(table.choices))
-    return World(table, space, tuple(map(Objective.parse, objectives)), trainings)
+    return World(table, space, read_objectives(table, objectives), trainings)
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from replays import BY_NAME, DEFAULT, EXHAUSTIVE, PAPER, SEARCHERS, Result, Run,
 from searchers_page import Compared, plot, sections
 
 from detsearch import __version__
-from detsearch.errors import StudyError
+from detsearch.errors import StudyError, UserError
 from detsearch.runs.settings import TRIALS
 
 
@@ -57,7 +57,7 @@ def main() -> None:
     for path in options.tables:
         try:
             compare(path, names, options)
-        except StudyError as error:
+        except UserError as error:
             parser.error(str(error))
 
 
@@ -107,8 +107,8 @@ def recorded(run: Run) -> dict[str, Any]:
 
 def tasks(path: str, objectives: tuple[str, ...], compared: Compared, options: argparse.Namespace) -> list[Task]:
     """All searches, seed by seed: every searcher; the default again with each budget that it may know of; some with a
-    budget of trials; and those that try everything. What is not the default is blind to its budget, so baselines are
-    run once, to the largest."""
+    budget of trials; and those that try everything. Baselines are blind to their budget, and run once, to the largest
+    of the default's."""
     found = []
     for seed in range(max(options.seeds, options.judged)):
 

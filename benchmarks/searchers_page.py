@@ -15,7 +15,6 @@ GOAL = 0.95  # of the hypervolume, which the default should reach in a third of 
 BUDGETS = (5, 10, 15, 20, 25, 30, 40, 60)  # full trainings
 LEAST_BUDGET = 20  # from which on the default should beat the baselines
 PLOTTED = ("surrogate", "surrogate, pauses")
-PRUNING = (PAPER, "evolution, no pruning"), ("surrogate, pruning 0.01", "surrogate"), (DEFAULT, "default, no pruning")
 DRAWS = 2000  # of a bootstrap
 
 
@@ -81,6 +80,7 @@ def sections(compared: Compared, picture: str) -> list[str]:
         "",
         *lost_by_pruning(compared),
         "",
+        *parts_section(compared),
     ]
 
 
@@ -123,8 +123,9 @@ def results_section(compared: Compared) -> list[str]:
         f"{_list(world.table.epochs)} epochs. Share of the true front's hypervolume in percent, median over so many "
         f"searches, after as many epochs as so many full trainings take ({full} each); epochs until a share is reached "
         "for the first time; and minutes until then, of training as it was recorded and "
-        f"{compared.cost_seconds:g} seconds for each cost. All with their 95 % confidence (bootstrap over the "
-        f"searches). Reference point: {_list(f'{o.name} {abs(r):.4g}' for o, r in edge)}.",
+        f"{compared.cost_seconds:g} seconds for each cost (each training at the pace of the machine that recorded it). "
+        "Shares, epochs and minutes with their 95 % confidence (bootstrap over the searches). Reference point: "
+        f"{_list(f'{o.name} {abs(r):.4g}' for o, r in edge)}.",
         "",
         "| " + " | ".join(columns) + " |",
         "|:--|" + "--:|" * (len(columns) - 1),
@@ -282,7 +283,7 @@ def trials_section(compared: Compared) -> list[str]:
 
 def lost_by_pruning(compared: Compared) -> list[str]:
     """What pruning costs where everything else is tried: each search beside the one with the same seed, and so the same
-    order and the same trainings, that prunes nothing. Then the same of searches that stop before."""
+    order and the same trainings, that prunes nothing."""
     found, size = compared.found, compared.world.space.size()
     everything = compared.full * size
     whole = np.array([run.curve.share[-1] for run in found[UNPRUNED].runs])
@@ -301,18 +302,41 @@ def lost_by_pruning(compared: Compared) -> list[str]:
             f"- {searcher.name}: it costs {_with_band(losses)} % of the hypervolume in the median, "
             f"{percent(float(losses.max()))} at most, and saves {percent(1 - spent / everything)} % of the epochs"
         )
-    pairs = [pair for pair in PRUNING if set(pair) <= set(compared.names)]
-    if pairs:
-        lines += ["", "In searches, what pruning costs of the hypervolume, in percent (less than 0: it helps):", ""]
-    epochs = [budget * compared.full for budget in compared.budgets if budget <= compared.world.trainings]
-    for pruned, unpruned in pairs:
-        losses = found[unpruned].shares(epochs).T, found[pruned].shares(epochs).T
-        told = [
-            f"{_signed(difference_band(without, with_it))} after {spent // compared.full} trainings"
-            for spent, without, with_it in zip(epochs, *losses, strict=True)
-        ]
-        lines.append(f"- *{pruned}* beside *{unpruned}*: {'; '.join(told)}")
     return lines
+
+
+def parts_section(compared: Compared) -> list[str]:
+    """What a search loses and gains by one change, beside the search with the same seed: both have the same first
+    members, and the same trainings of the same trials."""
+    pairs = _changed(compared.names)
+    if not pairs:
+        return []
+    budgets = [budget for budget in compared.budgets if budget <= compared.world.trainings]
+    lines = [
+        "## What one change brings",
+        "",
+        "By how much the share with a change is more than without, in percent, after as many epochs as so many full "
+        "trainings take: medians of the differences between searches with the same seed, and their 95 % confidence.",
+        "",
+        "| | beside | searches | " + " | ".join(map(str, budgets)) + " |",
+        "|:--|:--|--:|" + "--:|" * len(budgets),
+    ]
+    for name, whole in pairs:
+        mine, other = (compared.found[n].shares([b * compared.full for b in budgets]) for n in (name, whole))
+        count = min(len(mine), len(other))
+        differences = zip(*median_band(mine[:count] - other[:count]), strict=True)
+        lines.append(f"| {name} | {whole} | {count} | " + " | ".join(map(_signed, differences)) + " |")
+    return [*lines, ""]
+
+
+def _changed(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Searchers that are another but for what their names say more, with the nearest of these."""
+    found = []
+    for name in names:
+        shorter = [other for other in names if name.startswith(f"{other}, ")]
+        if shorter:
+            found.append((name, max(shorter, key=len)))
+    return found
 
 
 def plot(compared: Compared, path: Path, title: str) -> None:

@@ -4,10 +4,10 @@
     python benchmarks/surrogates.py benchmarks/tables/bccd.json.gz --out docs/results/surrogates
 
 Minutes on one core. From a table some detectors are drawn and one training of each is shown to the models, some in full
-and some only to an early fidelity, as what stands for AP there (`search.early`); asked for is the full training of all
-others (means over seeds). Printed are, over
-the drawings, the mean rank correlation, the root of the mean squared error, the mean log density of the truth under the
-predicted normal distribution (in nats, larger is better), and the seconds of fitting and predicting.
+and some only to the first of the epochs at which the default pauses, as what stands for AP there (`search.early`);
+asked for is the full training of all others (means over seeds). Printed are, over the drawings, the mean rank
+correlation, the root of the mean squared error, the mean log density of the truth under the predicted normal
+distribution (in nats, larger is better), and the seconds of fitting and predicting.
 
 The peers: a Gaussian process with a length for each feature (maximum likelihood), and a forest whose trees' spread is
 taken as uncertainty; their features are the fields of the specs, one column for each number and for each value of
@@ -29,7 +29,9 @@ from typing import Any
 
 import numpy as np
 from provenance import provenance
+from replays import world_of
 
+from detsearch.errors import UserError
 from detsearch.search.correlation import rank_correlation
 from detsearch.search.early import EARLY, early_value
 from detsearch.search.features import GROUPS, distances, entries, part
@@ -37,7 +39,6 @@ from detsearch.search.gaussian import Observations, predict
 from detsearch.search.objective import Objective
 from detsearch.search.table import Table
 from detsearch.search.tablefacts import by_seed
-from detsearch.search.tablefile import read_table
 
 SHOWN = ((8, 0), (16, 0), (32, 0), (8, 24), (8, 56), (16, 48))
 """Trainings in full, and those only to the early fidelity."""
@@ -120,9 +121,10 @@ def young(table: Table, figure: str, epochs: int) -> np.ndarray:
     return found
 
 
-def scored(table: Table, model: Model, full: int, early: int, drawing: int, figure: str) -> list[float]:
+def scored(table: Table, model: Model, soon: int, full: int, early: int, drawing: int, figure: str) -> list[float]:
+    """The figures of one drawing of `full` trainings and `early` ones, the latter of so many epochs as `soon` says."""
     rng = np.random.default_rng([drawing, full, early])
-    late, soon = table.full.epochs, min(table.epochs, key=lambda e: abs(e - table.full.epochs / 3))
+    late = table.full.epochs
     known = {late: by_seed(table, figure, table.full)[:, 0], soon: young(table, figure, soon)}
     truth = np.nanmean(by_seed(table, figure, table.full), axis=1)
     usable = np.flatnonzero(np.isfinite(known[late]) & np.isfinite(known[soon]) & np.isfinite(truth))
@@ -151,16 +153,23 @@ def main() -> None:
     warnings.filterwarnings("ignore", module="sklearn")  # a length at its bound is no news
     options.out.mkdir(parents=True, exist_ok=True)
     for path in options.tables:
-        table, name = read_table(path), path.name.split(".")[0]
+        try:
+            world = world_of(str(path), (f"{options.figure}:max", "latency_ms:min"))
+            soon = world.recorded(world.pauses)[0]
+        except UserError as error:
+            parser.error(str(error))
+        table, name = world.table, path.name.split(".")[0]
         found: dict[str, dict[str, list[float]]] = {}
         lines = [
+            f"Early is after {soon} of {table.full.epochs} epochs.",
+            "",
             "| in full | early | model | rank correlation | rms error | log density | seconds |",
             "|--:|--:|:--|--:|--:|--:|--:|",
         ]
         for full, early in SHOWN:
             for label, make in MODELS.items():
                 model = make(table)
-                runs = [scored(table, model, full, early, n, options.figure) for n in range(options.drawings)]
+                runs = [scored(table, model, soon, full, early, n, options.figure) for n in range(options.drawings)]
                 means = np.mean(runs, axis=0)
                 found.setdefault(label, {})[f"{full}+{early}"] = means.round(4).tolist()
                 lines.append(f"| {full} | {early} | {label} | " + " | ".join(f"{mean:.3f}" for mean in means) + " |")

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from detsearch.arch.partial_order import leq
 from detsearch.arch.spaces.section import read_space, representatives
 from detsearch.cost.latency import device_name
 from detsearch.data.dataset import Dataset
@@ -23,16 +22,14 @@ from detsearch.runs.folders import RECIPE, expect_study
 from detsearch.runs.identity import deciding, located, summary
 from detsearch.runs.recipe import load_recipe, override, write_recipe
 from detsearch.runs.settings import TRIALS, Run, SearchRecipe, TrainRecipe
-from detsearch.runs.strategies import make_strategy
-from detsearch.search.halving import Halving
+from detsearch.runs.strategies import make_search
 from detsearch.search.ledger import Ledger, read_study
 from detsearch.search.objective import Limit, Objective
 from detsearch.search.pareto import front
-from detsearch.search.study import Ending, OnEvent, Search, run_study
+from detsearch.search.study import Ending, OnEvent, run_study
 from detsearch.search.trial import Trial, TrialState
 from detsearch.training.checkpoint import load_detector
 from detsearch.training.loop import CHECKPOINT
-from detsearch.types import Fidelity
 from detsearch.yamlfile import read_yaml
 
 K = TypeVar("K", int, str)
@@ -79,16 +76,15 @@ def search_structure(
     timed = "latency_ms" in {*(objective.name for objective in objectives), *(limit.name for limit in limits)}
     candidates = TrainedCandidates(recipe, len(splits[recipe.data.train].classes), device, masks)
     rungs = (*recipe.pauses(len(splits[recipe.data.train])), recipe.training.epochs)
-    ranked = len(rungs) > 1 and not recipe.search.by_model
-    search = Search(
-        strategy=make_strategy(recipe.search, space, objectives, rungs=rungs, trainings=recipe.trainings),
+    search = make_search(
+        recipe.search,
+        space,
+        objectives,
+        rungs=rungs,
+        trainings=recipe.trainings,
         cost=candidates.cost,
         evaluate=candidates.evaluate,
-        fidelity=Fidelity(recipe.training.epochs),
         seed=recipe.seed,
-        halving=Halving(objectives=objectives, rungs=rungs, eta=recipe.search.eta) if ranked else None,
-        leq=leq if recipe.search.prune and not everything else None,
-        slack=recipe.search.slack,
         limits=limits,
         counted=None if timed else candidates.counted,
     )

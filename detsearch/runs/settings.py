@@ -37,10 +37,10 @@ SURVEYED_AT_MOST: Final = 200
 """Members whose cost is measured first, for each training and at most, where a recipe does not say how many."""
 
 FIRST_PAUSE: Final = 0.2
-"""Share of a training, at least, after which it pauses for the first time with strategy surrogate, where a recipe does
-not say when."""
+"""Share of a training after which it pauses for the first time with strategy surrogate, where a recipe does not say
+when, ..."""
 WARMED_UP: Final = 1.5
-"""And how many times the warm-up has passed by then, at least: figures from within it say little."""
+"""... or after so many times its warm-up, if that is later, as figures from within it say little; in whole epochs."""
 
 COSTS: Final = MINIMISED - {"train_seconds"}
 """Those that are known before training: what limits may be about."""
@@ -225,9 +225,9 @@ class SearchSettings(Section):
     rungs: list[Annotated[int, Field(ge=1)]] | None = Field(
         None,
         description="Epochs, fewer than training.epochs, at which trainings pause and only the better ones go on, such "
-        "as [4]; []: all are trained in full; null: with strategy surrogate after a fifth of training.epochs, or one "
-        "and a half times the warm-up if that is later, and at the geometric mean of that and training.epochs, else "
-        "[].",
+        "as [4]; []: all are trained in full; null: with strategy surrogate after about a fifth of training.epochs, or "
+        "one and a half times the warm-up if that is later, and at the geometric mean of that and training.epochs, "
+        "else [].",
     )
     promote: Literal["rank", "model"] | None = Field(
         None,
@@ -237,8 +237,8 @@ class SearchSettings(Section):
     )
     early: dict[str, Annotated[dict[str, Weight], Field(min_length=1)]] | None = Field(
         None,
-        description="What strategy surrogate takes for an objective at a rung: weights of figures that tell more "
-        "early, such as {ap: {ap50: 0.5, ar_10: 0.5}}; {}: the objective itself; null: for ap (and mask_ap) a quarter "
+        description="What strategy surrogate takes for an objective after fewer epochs than some training has had: weights of "
+        "figures that tell more early, such as {ap: {ap50: 0.5, ar_10: 0.5}}; {}: the objective itself; null: for ap (and mask_ap) a quarter "
         "of it, a quarter of ap50 and a half of ar_10.",
     )
     eta: int = Field(

@@ -1,4 +1,4 @@
-"""The strategy that a recipe asks for."""
+"""The strategy that a recipe asks for, and the search around it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from typing import Final
 
 from detsearch.arch.code import format_detector
+from detsearch.arch.partial_order import leq
 from detsearch.arch.presets import resolve
 from detsearch.arch.spaces.base import Space
 from detsearch.arch.spaces.modular import ModularSpace
@@ -17,18 +18,55 @@ from detsearch.runs.settings import SearchSettings
 from detsearch.search.evolution import Evolution
 from detsearch.search.exhaustive import Exhaustive
 from detsearch.search.given import GivenFirst
+from detsearch.search.halving import Halving
 from detsearch.search.inheritance import Inheriting
 from detsearch.search.joint import Joint, Part
-from detsearch.search.objective import Objective
+from detsearch.search.objective import Limit, Objective
 from detsearch.search.optuna_samplers import OptunaSampler
 from detsearch.search.random_search import RandomSearch
+from detsearch.search.study import Search
 from detsearch.search.surrogate import Surrogate
 from detsearch.search.survey import Survey
 from detsearch.search.thawing import Thawing
-from detsearch.search.trial import Strategy
+from detsearch.search.trial import Cost, Evaluate, Strategy
+from detsearch.types import Fidelity
 
 LISTING: Final = ("all", "nsga2", "tpe")
 """Strategies that list the whole space."""
+
+
+def make_search(
+    settings: SearchSettings,
+    space: Space,
+    objectives: tuple[Objective, ...],
+    *,
+    rungs: tuple[int, ...],
+    trainings: int,
+    cost: Cost,
+    evaluate: Evaluate,
+    seed: int,
+    limits: tuple[Limit, ...] = (),
+    counted: Cost | None = None,
+) -> Search:
+    """The whole search that settings describe, with a strategy as `make_strategy` has it."""
+    return Search(
+        strategy=make_strategy(settings, space, objectives, rungs=rungs, trainings=trainings),
+        cost=cost,
+        evaluate=evaluate,
+        fidelity=Fidelity(rungs[-1]),
+        seed=seed,
+        halving=_halving(settings, objectives, rungs),
+        leq=leq if settings.prune and settings.strategy != "all" else None,
+        slack=settings.slack,
+        limits=limits,
+        counted=counted,
+    )
+
+
+def _halving(settings: SearchSettings, objectives: tuple[Objective, ...], rungs: tuple[int, ...]) -> Halving | None:
+    if len(rungs) == 1 or settings.by_model:
+        return None
+    return Halving(objectives=objectives, rungs=rungs, eta=settings.eta)
 
 
 def make_strategy(

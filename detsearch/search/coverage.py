@@ -136,8 +136,12 @@ _CHOICES: Final = slice(len(SLOTS), None)
 """Where the choices stand among what a detector is made of."""
 
 
+def kinds_of(spec: DetectorSpec) -> list[Hashable]:
+    """The kind of module in each slot."""
+    return [(slot, type(spec.network.part(slot))) for slot in SLOTS]
+
+
 def _made_of(spec: DetectorSpec) -> list[Hashable]:
-    """The kind of module in each slot, then the choice for each part."""
+    """The kinds, then the choice for each part."""
     parts = [(slot, spec.network.part(slot)) for slot in SLOTS]
-    kinds = [(slot, type(part)) for slot, part in parts]
-    return [*kinds, *parts, ("norm", spec.network.norm), ("input", spec.input)]
+    return [*kinds_of(spec), *parts, ("norm", spec.network.norm), ("input", spec.input)]

@@ -26,6 +26,6 @@ class GivenFirst:
         return self.strategy.propose(history, running, rng)
 
     def continuation(
-        self, history: Sequence[Trial], running: Sequence[Trial], rng: np.random.Generator
+        self, history: Sequence[Trial], running: Sequence[Trial], rng: np.random.Generator, left: int | None = None
     ) -> Proposal | None:
-        return continuation(self.strategy, history, running, rng)
+        return continuation(self.strategy, history, running, rng, left)

@@ -108,9 +108,9 @@ class Inheriting:
         return replace(proposal, inherits=_source(proposal, history))
 
     def continuation(
-        self, history: Sequence[Trial], running: Sequence[Trial], rng: np.random.Generator
+        self, history: Sequence[Trial], running: Sequence[Trial], rng: np.random.Generator, left: int | None = None
     ) -> Proposal | None:
-        return continuation(self.strategy, history, running, rng)
+        return continuation(self.strategy, history, running, rng, left)
 
 
 def _source(proposal: Proposal, history: Sequence[Trial]) -> int | None:

@@ -40,10 +40,11 @@ class Joint:
         return next((proposal for proposal in proposals if proposal is not None), None)
 
     def continuation(
-        self, history: Sequence[Trial], running: Sequence[Trial], rng: np.random.Generator
+        self, history: Sequence[Trial], running: Sequence[Trial], rng: np.random.Generator, left: int | None = None
     ) -> Proposal | None:
         proposals = (
-            continuation(strategy, past, present, rng) for past, present, strategy in self._shares(history, running)
+            continuation(strategy, past, present, rng, left)
+            for past, present, strategy in self._shares(history, running)
         )
         return next((proposal for proposal in proposals if proposal is not None), None)
 

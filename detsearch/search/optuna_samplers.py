@@ -39,7 +39,8 @@ class OptunaSampler:
     """`initial` is what the sampler draws before it begins: the population of NSGA-II, the first trials of TPE.
 
     Values are those of the fidelity that most trials have; trials outside of the space tell it nothing. Other settings
-    are optuna's defaults.
+    are optuna's defaults; but when TPE names what was tried, it is asked for draws from its model in place of the best
+    of 24.
     """
 
     space: Space
@@ -49,13 +50,17 @@ class OptunaSampler:
 
     def propose(self, history: Sequence[Trial], running: Sequence[Trial], rng: np.random.Generator) -> Proposal | None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)  # it greets every study on stderr
+        seed = int(rng.integers(2**31))
         study = optuna.create_study(
             directions=["maximize" if objective.maximise else "minimize" for objective in self.objectives],
-            sampler=self._sampler(int(rng.integers(2**31))),
+            sampler=self._sampler(seed),
         )
         study.add_trials(self._frozen(history, running))
         seen = taken((*history, *running))
-        for _ in range(ASKED):
+        for attempt in range(ASKED):
+            if attempt == 1 and self.sampler == "tpe":
+                # The best of its candidates is the same member again and again in a small space.
+                study.sampler = TPESampler(n_startup_trials=self.initial, n_ei_candidates=1, seed=seed)
             asked = study.ask(self._distributions)
             spec = self._members.get(tuple(asked.params[part] for part in PARTS))
             if spec is not None and spec not in seen:

@@ -181,7 +181,7 @@ class _Loop:
         if trial is not None and trial.origin != SURVEY and trial.continues is None and full:
             return Ending.TRIALS
         if trial is None:
-            proposal = self._promotion(known, full or last)
+            proposal = self._promotion(known, full or last, begun)
             if proposal is None and (full or last):
                 return Ending.TRIALS if full else Ending.EPOCHS
             if proposal is None and self.pruned_in_a_row >= PRUNED_IN_A_ROW:
@@ -207,13 +207,15 @@ class _Loop:
             self._start(trial)
         return None
 
-    def _promotion(self, known: list[Trial], full: bool) -> Proposal | None:
-        """A training to go on with before anything new begins; with a `full` budget, one that the strategy knows of."""
+    def _promotion(self, known: list[Trial], full: bool, begun: list[Trial]) -> Proposal | None:
+        """A training to go on with before anything new begins; with a `full` budget, one that the strategy knows of and
+        that can be finished."""
         if self.search.halving is not None:
             return self.search.halving.promotion(known)
         if not full:
             return None
-        return continuation(self.search.strategy, *_parted(known), proposal_rng(self.search.seed, len(known)))
+        rng = proposal_rng(self.search.seed, len(known))
+        return continuation(self.search.strategy, *_parted(known), rng, self._left(begun, known))
 
     def _new(self, known: list[Trial]) -> Proposal | None:
         proposal = self.search.strategy.propose(*_parted(known), proposal_rng(self.search.seed, len(known)))
@@ -225,10 +227,14 @@ class _Loop:
 
     def _affordable(self, fidelity: Fidelity, continues: int | None, begun: list[Trial], known: list[Trial]) -> bool:
         """Are there epochs left for one more training than those that have `begun`?"""
+        left = self._left(begun, known)
+        return left is None or added_epochs(fidelity, continues, known) <= left
+
+    def _left(self, begun: list[Trial], known: list[Trial]) -> int | None:
+        """Epochs that may be spent beside those of the trainings that have `begun`; None: any number."""
         if self.epochs is None:
-            return True
-        spent = sum(added_epochs(t.fidelity, t.continues, known) for t in begun)
-        return spent + added_epochs(fidelity, continues, known) <= self.epochs
+            return None
+        return self.epochs - sum(added_epochs(t.fidelity, t.continues, known) for t in begun)
 
     def _add(self, proposal: Proposal, known: list[Trial]) -> Trial:
         """Record a proposal. One that continues a trial keeps its seed, as the same training."""

@@ -19,7 +19,7 @@ from detsearch.search.features import distances, numbered
 from detsearch.search.gaussian import Observations, predict
 from detsearch.search.improvement import Predictions, expected_improvements
 from detsearch.search.objective import Objective
-from detsearch.search.pareto import front
+from detsearch.search.pareto import front, hypervolume
 from detsearch.search.random_search import sample_unseen
 from detsearch.search.trial import RANDOM, Proposal, Trial, TrialState, taken
 
@@ -30,6 +30,15 @@ MODEL: Final = "model"
 """Origin of a candidate that a model chose."""
 
 Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """`gains` (n,): by how much each of n candidates, trained in full, is expected to improve the hypervolume of what
+    was tried, which is `volume`; both as predicted, below one reference point."""
+
+    gains: Array
+    volume: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,27 +67,29 @@ class Surrogate:
             return None
         trained = [trial for trial in history if trial.state is TrialState.COMPLETE]
         tried = list(dict.fromkeys(trial.spec for trial in (*trained, *(running if self.aware else ()))))
-        found = self.gains(tried, candidates, (*history, *running), rng)
+        found = self.promise(tried, candidates, (*history, *running), rng)
         if found is None:
             return Proposal(spec=candidates[int(rng.integers(len(candidates)))], origin=RANDOM)
-        best = np.flatnonzero(found == found.max())
+        best = np.flatnonzero(found.gains == found.gains.max())
         return Proposal(spec=candidates[int(rng.choice(best))], origin=MODEL)
 
-    def gains(
+    def promise(
         self,
         tried: Sequence[DetectorSpec],
         candidates: Sequence[DetectorSpec],
         trials: Sequence[Trial],
         rng: np.random.Generator,
-    ) -> Array | None:
-        """(n,) by how much each of n candidates, trained in full, is expected to improve the hypervolume of what is
-        `tried`, as the model of all `trials` predicts them; None where nothing was seen."""
+    ) -> Promise | None:
+        """What each of n candidates, trained in full, is expected to add to what is `tried`, as the model of all
+        `trials` predicts them; None where nothing was seen."""
         predictions = _predictions([*tried, *candidates], trials, self.objectives, self.early)
         if predictions is None:
             return None
         likely = predictions.likely()
         reference = likely.max(axis=0).tolist()
-        return expected_improvements(predictions.part(slice(len(tried), None)), likely[: len(tried)], reference, rng)
+        before = likely[: len(tried)]
+        gains = expected_improvements(predictions.part(slice(len(tried), None)), before, reference, rng)
+        return Promise(gains, hypervolume(before, reference))
 
     @cached_property
     def opening(self) -> Opening:

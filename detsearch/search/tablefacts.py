@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from detsearch.errors import RecipeError
 from detsearch.search.correlation import Array, rank_correlation
-from detsearch.search.objective import Objective
+from detsearch.search.objective import Objective, check_objectives
 from detsearch.search.pareto import non_dominated
 from detsearch.search.pruning import Leq
 from detsearch.search.table import Row, Table
@@ -39,6 +40,18 @@ class OrderFacts:
     clearly: int
     margin: float
     cheaper: int
+
+
+def read_objectives(table: Table, texts: Sequence[str]) -> tuple[Objective, ...]:
+    """Two objectives or more, each of which some detector of the table has in full; RecipeError otherwise."""
+    objectives = tuple(map(Objective.parse, texts))
+    check_objectives(objectives)
+    if len(objectives) < 2:
+        raise RecipeError("objectives", "accuracy and a cost, such as ap:max,latency_ms:min", ",".join(texts))
+    for objective, values in zip(objectives, table.values(objectives).T, strict=True):
+        if not np.isfinite(values).any():
+            raise RecipeError("objectives", "figures that the table has", objective.name)
+    return objectives
 
 
 def fidelity_facts(table: Table, figure: str) -> list[FidelityFacts]:

@@ -215,17 +215,22 @@ class Continuing(Protocol):
     allows no new candidate."""
 
     def continuation(
-        self, history: Sequence[Trial], running: Sequence[Trial], rng: np.random.Generator
+        self, history: Sequence[Trial], running: Sequence[Trial], rng: np.random.Generator, left: int | None = None
     ) -> Proposal | None:
-        """A proposal that continues a trial; None where none is worth it. Pure."""
+        """A proposal that continues a trial which can be finished in the epochs that are `left`, if these are limited;
+        None where none is worth it. Pure."""
         ...
 
 
 def continuation(
-    strategy: Strategy, history: Sequence[Trial], running: Sequence[Trial], rng: np.random.Generator
+    strategy: Strategy,
+    history: Sequence[Trial],
+    running: Sequence[Trial],
+    rng: np.random.Generator,
+    left: int | None = None,
 ) -> Proposal | None:
     """The next training that a strategy goes on with when nothing new may begin; None of most strategies."""
-    return strategy.continuation(history, running, rng) if isinstance(strategy, Continuing) else None
+    return strategy.continuation(history, running, rng, left) if isinstance(strategy, Continuing) else None
 
 
 def proposal_rng(seed: int, number: int) -> np.random.Generator:

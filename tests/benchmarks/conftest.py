@@ -3,7 +3,6 @@ from __future__ import annotations
 import importlib
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
@@ -23,13 +22,10 @@ def table(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def load(monkeypatch: pytest.MonkeyPatch) -> Load:
-    """A script of benchmarks/ as a module, which leaves the threads of this process alone."""
+    """A script of benchmarks/ as a module, which leaves the threads of this process alone; every test has its own."""
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    for script in (ROOT / "benchmarks").glob("*.py"):
+        monkeypatch.delitem(sys.modules, script.stem, raising=False)
     monkeypatch.setattr("torch.set_num_threads", lambda _: None)
 
-    def loaded(name: str) -> ModuleType:
-        for module in (name, "kept", "provenance"):
-            monkeypatch.delitem(sys.modules, module, raising=False)
-        return importlib.import_module(name)
-
-    return loaded
+    return importlib.import_module

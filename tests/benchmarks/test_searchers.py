@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -14,10 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from detsearch.errors import StudyError
 from detsearch.runs.settings import SearchRecipe, SearchSettings
-from detsearch.runs.strategies import make_strategy
+from detsearch.runs.strategies import make_search
 from detsearch.search.tablefacts import true_front
+from detsearch.search.tablefile import read_table
 from tests.benchmarks.scripts import ROOT, Load
+from tests.search.generated import OBJECTIVES
 
 
 def test_searchers_are_compared(table: Path, tmp_path: Path) -> None:
@@ -40,7 +44,7 @@ def test_searchers_are_compared(table: Path, tmp_path: Path) -> None:
         assert f"| {name} | {2 if name.startswith('surrogate') else 3} | " in text
     assert "full trainings take (12 each); epochs" in text
     assert "- against *random*, medians at 1 budgets" in text
-    assert "It pauses after 2 and 4 of 12 epochs; in a recipe it would after 2 and 5, where" in text
+    assert "It pauses after 4 and 6 of 12 epochs; in a recipe it would after 4 and 7, where" in text
     assert "all, random order, pruning: it costs" in text
     assert "--objectives ap:max,latency_ms:min --cost-seconds 2.5 --only evolution random" in text
     for budget in (10, 15, 20, 30):
@@ -61,20 +65,61 @@ def test_searchers_are_compared(table: Path, tmp_path: Path) -> None:
         assert curve["spent"] == 120
 
 
-def test_what_is_called_the_default_is_what_a_recipe_gets(table: Path, load: Load) -> None:
+def test_what_is_called_the_default_is_what_a_recipe_gets(load: Load) -> None:
     """But that a table cannot tell what there was between the epochs at which it was scored."""
     replays = load("replays")
     default = replays.BY_NAME[replays.DEFAULT]
-    for path in (table, *(ROOT / "benchmarks" / "tables").glob("*.json.gz")):
+    paths = list((ROOT / "benchmarks" / "tables").glob("*.json.gz"))
+    assert paths
+    for path in paths:
         world = replays.world_of(str(path), ("ap:max", "latency_ms:min"))
         told = world.table.provenance
-        whole = SearchRecipe.model_validate({"data": {"file": "d"}, "training": told.get("training", {})})
-        assert world.pauses == whole.pauses(told["images"]["train"]["images"] if "images" in told else 10**6)
-        recipe = SearchSettings(rungs=world.recorded(world.pauses))
-        rungs = (*(recipe.rungs or ()), world.table.full.epochs)
-        made = make_strategy(recipe, world.space, world.objectives, rungs=rungs, trainings=world.trainings)
-        assert default.strategy(world) == made
-        assert (default.recipe(world).prune, default.recipe(world).slack) == (recipe.prune, recipe.slack)
+        whole = SearchRecipe.model_validate({"data": {"file": "d"}, "training": told["training"]})
+        assert world.pauses == whole.pauses(told["images"]["train"]["images"])
+        settings = SearchSettings(rungs=world.recorded(world.pauses))
+        assert len(settings.rungs or ()) == 2
+        made = make_search(
+            settings, world.space, world.objectives, rungs=(*(settings.rungs or ()), world.table.full.epochs),
+            trainings=world.trainings, cost=world.table.cost, evaluate=world.table.evaluate, seed=3,
+        )  # fmt: skip
+        assert default.search(world, 3) == made
+
+
+def test_pauses_of_a_table_that_says_less(table: Path, load: Load, tmp_path: Path) -> None:
+    replays = load("replays")
+    known = read_table(table)
+    told = {"training": {"warmup_steps": 10, "batch": 4}, "data": {"train": "a+b"}, "images": {"a+b": {"images": 40}}}
+
+    def pauses(**changes: Any) -> tuple[int, ...]:
+        world = replays.World(replace(known, provenance={**told, **changes}), known, OBJECTIVES, 40)
+        return world.pauses  # type: ignore[no-any-return]
+
+    assert pauses() == (2, 5), "a warm-up of one epoch"
+    assert pauses(images={}) == pauses(training=None) == (4, 7), "the longest there may be"
+    for wrong in ({"training": {"steps": 1}}, {"training": {"batch": -1}}, {"images": {"a+b": {}}}):
+        with pytest.raises(StudyError, match="provenance"):
+            pauses(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("objectives", "message"),
+    [
+        ("nonsense!", "NAME:max or NAME:min"),
+        ("ap:max,foo:min", "figures that the table has, got foo"),
+        ("ap:max", "accuracy and a cost"),
+        ("ap:max,ap:max", "every name once"),
+    ],
+)
+def test_wrong_objectives_are_one_line(
+    objectives: str, message: str, table: Path, load: Load, capsys: pytest.CaptureFixture[str], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    for script in ("searchers", "describe_table"):
+        monkeypatch.setattr("sys.argv", [script, str(table), "--objectives", objectives])
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(SystemExit, match="2"):
+            load(script).main()
+        assert message in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_searchers_differ_in_what_they_say(table: Path, load: Load) -> None:
@@ -88,7 +133,7 @@ def test_searchers_differ_in_what_they_say(table: Path, load: Load) -> None:
     started = replays.BY_NAME["default, good start"].recipe(world)
     assert started.start == good
     blind = replays.BY_NAME["default, 4 at once, unaware"]
-    assert (blind.strategy(world).strategy.surrogate.aware, blind.workers) == (False, 4)
+    assert (blind.search(world, 0).strategy.strategy.surrogate.aware, blind.workers) == (False, 4)
     assert replays.BY_NAME["default, half the costs"].recipe(world).survey == world.survey // 2
     distinct = [(s.recipe(world).model_dump_json(), s.workers, s.aware) for s in replays.SEARCHERS]
     assert len(set(distinct)) == len(distinct)
@@ -149,6 +194,22 @@ def test_what_pruning_costs_is_what_is_missing_with_it(page: Any) -> None:
     assert "- all, random order, pruning 0.01: it costs 0.0 (0.0 to 0.0) %" in text
     everything = 12 * page.compared.world.space.size()
     assert f"saves {100 * (1 - 600 / everything):.1f} % of the epochs" in text
+
+
+def test_changes_are_compared_seed_by_seed(page: Any) -> None:
+    """Three searches with one change beside the first three of five."""
+    replays = sys.modules["replays"]
+    page.compared.names = ["default", "default, no pruning", "default, no pruning, too", "evolution"]
+    for name, shares in (
+        ("default", (0.5, 0.7, 0.9, 0.1, 0.1)),
+        ("default, no pruning", (0.6, 0.7, 0.8)),
+        ("default, no pruning, too", (0.6, 0.8, 0.8)),
+    ):
+        page.compared.found[name] = replays.Result([run_of(replays, (12, share)) for share in shares])
+    lines = page.module.parts_section(page.compared)
+    assert "| default, no pruning | default | 3 | +0.0 (-10.0 to +10.0) |" in " ".join(lines)
+    assert "| default, no pruning, too | default, no pruning | 3 | +0.0 (+0.0 to +10.0) |" in " ".join(lines)
+    assert not any(line.startswith("| evolution") for line in lines)
 
 
 def test_bands_are_those_of_medians(load: Load) -> None:

@@ -8,6 +8,8 @@ import pytest
 from detsearch.arch.spaces.section import read_space
 from detsearch.search.optuna_samplers import OptunaSampler, made_of
 from detsearch.search.random_search import RandomSearch
+from detsearch.search.replay import replay
+from detsearch.search.study import Search
 from detsearch.search.trial import Strategy, Trial, TrialState, proposal_rng
 from detsearch.types import Metrics
 from tests.contracts.strategy_contract import SPACE, StrategyContract, played
@@ -32,6 +34,16 @@ class TestTPE(StrategyContract):
 def test_most_proposals_are_the_samplers_own(sampler: Any) -> None:
     trials = played(OptunaSampler(space=SPACE, objectives=OBJECTIVES, sampler=sampler), 24)
     assert sum(t.origin == sampler for t in trials) >= 20
+
+
+@pytest.mark.parametrize("sampler", ["nsga2", "tpe"])
+def test_most_are_its_own_in_a_small_space_too(sampler: Any) -> None:
+    """Where the best candidates of TPE have soon all been tried."""
+    table, space = generated.generated(0), read_space(generated.CHOICES)
+    strategy = OptunaSampler(space=space, objectives=generated.OBJECTIVES, sampler=sampler)
+    search = Search(strategy=strategy, cost=table.cost, evaluate=table.evaluate, fidelity=table.full, seed=0)
+    trials = replay(search, generated.OBJECTIVES, trials=60, name=table.code).trials
+    assert sum(trial.origin == sampler for trial in trials) >= 54
 
 
 def test_nsga2_breeds_from_the_first_generation() -> None:

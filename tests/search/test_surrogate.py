@@ -61,17 +61,18 @@ def test_what_runs_is_not_sought_twice() -> None:
     candidates = aware.candidates(history, running, proposal_rng(0, 3))
     steps = [sum(abs(a - b) for a, b in zip(depths(spec), depths(first.spec), strict=True)) for spec in candidates]
     tried, trials = [t.spec for t in history], (*history, *running)
-    blind = aware.gains(tried, candidates, trials, proposal_rng(0, 3))
-    seeing = aware.gains([*tried, first.spec], candidates, trials, proposal_rng(0, 3))
+    blind = aware.promise(tried, candidates, trials, proposal_rng(0, 3))
+    seeing = aware.promise([*tried, first.spec], candidates, trials, proposal_rng(0, 3))
     assert blind is not None and seeing is not None  # noqa: PT018
-    left = seeing / blind
+    assert seeing.volume > blind.volume
+    left = seeing.gains / blind.gains
     assert left[np.array(steps) == 1].max() < left[np.array(steps) > 4].min()
 
     found = aware.propose(history, running, proposal_rng(0, 3))
     other = replace(aware, aware=False).propose(history, running, proposal_rng(0, 3))
     assert found is not None and other is not None  # noqa: PT018
-    assert found.spec == candidates[int(seeing.argmax())]
-    assert other.spec == candidates[int(blind.argmax())]
+    assert found.spec == candidates[int(seeing.gains.argmax())]
+    assert other.spec == candidates[int(blind.gains.argmax())]
 
 
 def test_costs_are_known_though_the_first_candidate_has_no_latency() -> None:

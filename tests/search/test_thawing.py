@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from detsearch.arch.spec import DetectorSpec
+from detsearch.arch.spec import DetectorSpec, ModuleSpec
 from detsearch.search.given import GivenFirst
 from detsearch.search.halving import Halving
 from detsearch.search.inheritance import Inheriting
-from detsearch.search.pareto import hypervolume, matrix, measured, reference_point
+from detsearch.search.pareto import hypervolume, matrix, measured
 from detsearch.search.random_search import RandomSearch
 from detsearch.search.replay import Replayed, replay
 from detsearch.search.study import Ending, Search
-from detsearch.search.surrogate import Surrogate
-from detsearch.search.thawing import LEAST, Thawing
+from detsearch.search.surrogate import Promise, Surrogate
+from detsearch.search.thawing import DOUBT, LEAST, Thawing
 from detsearch.search.trial import Evaluate, Strategy, Trial, TrialContext, TrialState, continuation, proposal_rng
 from detsearch.types import Fidelity, Metrics
 from tests.contracts.strategy_contract import StrategyContract
@@ -136,10 +136,10 @@ def test_a_full_budget_of_candidates_still_finishes_what_promises() -> None:
 
 
 class Promising(Surrogate):
-    """`PROMISES` what its name says by detector, nothing of others."""
+    """`PROMISES` what its name says by detector, nothing of others, as parts of a hypervolume of 1."""
 
-    def gains(self, tried, candidates, trials, rng):  # type: ignore[no-untyped-def]
-        return np.array([PROMISES.get(spec, 0.0) for spec in candidates])
+    def promise(self, tried, candidates, trials, rng):  # type: ignore[no-untyped-def]
+        return Promise(np.array([PROMISES.get(spec, 0.0) for spec in candidates]), 1.0)
 
 
 PROMISES: dict[DetectorSpec, float] = {}
@@ -174,17 +174,63 @@ def test_gains_are_weighed_by_the_epochs_that_they_cost(promises: dict[DetectorS
 
 
 def test_what_promises_too_little_is_left(promises: dict[DetectorSpec, float]) -> None:
-    """`LEAST` is a share of the hypervolume of what was trained in full."""
-    strategy = Thawing(surrogate=Promising(space=SPACE, objectives=OBJECTIVES), rungs=(1, FULL))
+    strategy = Thawing(surrogate=Promising(space=SPACE, objectives=OBJECTIVES), rungs=(1, 6, FULL))
     ends = [paused(n, spec, FULL) for n, spec in enumerate((toy(0, 0), toy(2, 2)))]
-    ends[0] = replace(ends[0], metrics=Metrics(values={"ap": 0.1}, fidelity=Fidelity(FULL)))
-    points = matrix(ends, OBJECTIVES)
-    least = LEAST * hypervolume(points, reference_point(points).tolist())
     waits = paused(2, toy(1, 1), 1)
-    for gain, goes_on in ((1.01 * least, True), (0.99 * least, False)):
+    for gain, goes_on in ((1.01 * LEAST, True), (0.99 * LEAST, False)):
         promises[waits.spec] = gain
         found = strategy.continuation([*ends, waits], [], proposal_rng(0, 3))
         assert (found is not None) == goes_on
+    # One that promises more for each epoch, and too little, does not hide one that promises enough.
+    promises.update({waits.spec: 2 * LEAST, toy(3, 3): 0.9 * LEAST})
+    found = strategy.continuation([*ends, waits, paused(3, toy(3, 3), 6)], [], proposal_rng(0, 4))
+    assert found is not None
+    assert found.continues == 2
+
+
+def test_what_cannot_be_finished_does_not_go_on(promises: dict[DetectorSpec, float]) -> None:
+    strategy = Thawing(surrogate=Promising(space=SPACE, objectives=OBJECTIVES), rungs=(1, 6, FULL))
+    history = [paused(0, toy(0, 0), FULL), paused(1, toy(1, 1), 1), paused(2, toy(2, 2), 6)]
+    promises.update({toy(1, 1): 1.0, toy(2, 2): 0.1})
+    for left, goes_on in ((None, 1), (8, 1), (7, 2), (3, 2), (2, None)):
+        found = strategy.continuation(history, [], proposal_rng(0, 3), left)
+        assert (None if found is None else found.continues) == goes_on
+
+
+@dataclass(frozen=True)
+class SlowHead(ModuleSpec):
+    """Of another kind."""
+
+
+def slow(*depths: int) -> DetectorSpec:
+    return toy(*depths).with_network(head=SlowHead())
+
+
+def test_before_little_is_left_to_find_one_of_each_kind_is_finished(promises: dict[DetectorSpec, float]) -> None:
+    strategy = Thawing(surrogate=Promising(space=SPACE, objectives=OBJECTIVES, initial=2), rungs=(1, 6, FULL))
+    history = [paused(0, toy(0, 0), FULL), paused(1, slow(1, 1), 1), paused(2, slow(2, 2), 1), paused(3, toy(4, 4), 1)]
+
+    def next_one(trials: list[Trial], *running: Trial) -> int | None:
+        found = strategy.propose(trials, running, proposal_rng(0, len(trials) + len(running)))
+        assert found is not None
+        return found.continues
+
+    def after(trials: list[Trial]) -> int | None:
+        found = strategy.continuation(trials, [], proposal_rng(0, len(trials)))
+        return None if found is None else found.continues
+
+    promises.update({toy(4, 4): 1.01 * DOUBT, slow(2, 2): 1e-9})
+    assert next_one(history) == 3, "something promises enough"
+    promises[toy(4, 4)] = 0.99 * DOUBT
+    assert next_one(history) == 2, "of a kind that no training was finished with, the one that promises most"
+    assert next_one(history, trial(4, slow(2, 2), TrialState.RUNNING, continues=2, fidelity=Fidelity(6))) == 3
+    further = [*history, replace(paused(4, slow(2, 2), 6), continues=2)]
+    assert next_one(further) == 4
+    promises[toy(4, 4)] = 0.99 * LEAST
+    assert after(further) == 4, "also when nothing new may begin"
+    finished = [*further, replace(paused(5, slow(2, 2), FULL), continues=4)]
+    assert next_one(finished) == 3
+    assert after(finished) is None
 
 
 def test_what_runs_counts_as_it_is_predicted_unless_it_is_to_be_ignored() -> None:
@@ -199,9 +245,9 @@ def test_what_runs_counts_as_it_is_predicted_unless_it_is_to_be_ignored() -> Non
     for aware in (True, False):
         model = replace(thawing().surrogate, aware=aware)
         new = [toy(1, 0), toy(3, 0)]
-        found = Thawing(surrogate=model, rungs=(1, FULL)).gains([], new, history, running, proposal_rng(0, 9))
+        found = Thawing(surrogate=model, rungs=(1, FULL)).promise([], new, history, running, proposal_rng(0, 9))
         assert found is not None
-        seen[aware] = found
+        seen[aware] = found.gains
     assert (seen[True] < seen[False]).all()
 
 
