@@ -237,9 +237,9 @@ class SearchSettings(Section):
     )
     early: dict[str, Annotated[dict[str, Weight], Field(min_length=1)]] | None = Field(
         None,
-        description="What strategy surrogate takes for an objective after fewer epochs than some training has had: weights of "
-        "figures that tell more early, such as {ap: {ap50: 0.5, ar_10: 0.5}}; {}: the objective itself; null: for ap (and mask_ap) a quarter "
-        "of it, a quarter of ap50 and a half of ar_10.",
+        description="What strategy surrogate takes for an objective after fewer epochs than some training has had: "
+        "weights of figures that tell more early, such as {ap: {ap50: 0.5, ar_10: 0.5}}; {}: the objective itself; "
+        "null: for ap (and mask_ap) a quarter of it, a quarter of ap50 and a half of ar_10.",
     )
     eta: int = Field(
         3, ge=2, le=100, description="Of the candidates that reach a rung, one in so many is trained on by rank."

@@ -22,11 +22,9 @@ from detsearch.search.trial import RANDOM, Proposal, Trial, TrialState, promotio
 from detsearch.types import Fidelity
 
 LEAST: Final = 3e-3
-"""What a training that is gone on with when nothing new may begin has to promise, of the front's hypervolume."""
-
-DOUBT: Final = 0.01
-"""Where nothing promises as much of the front's hypervolume, the model may as well be wrong: that a kind of module
-learns slowly it cannot know before a training with one was finished."""
+"""What is worth going on for, of the front's hypervolume. Where nothing promises as much the model may as well be wrong:
+that a kind of module learns slowly it cannot know before a training with one was finished. On the recorded tables this
+is late enough not to delay the first 95 %."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +32,7 @@ class Thawing:
     """Candidates begin with the first of the `rungs`, the epochs at which trainings pause, ascending, the full training
     last. Next comes what promises the largest improvement (`Surrogate.promise`) for each epoch that a full training of
     it still costs: a member that was not tried, or a training that is paused. What early figures are worth the model
-    sees in those that went on; so before it believes that little is left to find (`DOUBT`), one with each kind of
+    sees in those that went on; so before it believes that little is left to find (`LEAST`), one with each kind of
     module goes on.
     """
 
@@ -60,7 +58,7 @@ class Thawing:
             spec = new[int(rng.integers(len(new)))]
             return Proposal(spec=spec, origin=RANDOM, fidelity=Fidelity(self.rungs[0]))
         worth = promise.gains / np.array([*map(self._left, paused), *[self.rungs[-1]] * len(new)])
-        if promise.gains.max() < DOUBT * promise.volume:
+        if promise.gains.max() < LEAST * promise.volume:
             unproven = self._unproven(paused, history, running, worth)
             if unproven is not None:
                 return self._continued(unproven)

@@ -18,7 +18,7 @@ from detsearch.search.random_search import RandomSearch
 from detsearch.search.replay import Replayed, replay
 from detsearch.search.study import Ending, Search
 from detsearch.search.surrogate import Promise, Surrogate
-from detsearch.search.thawing import DOUBT, LEAST, Thawing
+from detsearch.search.thawing import LEAST, Thawing
 from detsearch.search.trial import Evaluate, Strategy, Trial, TrialContext, TrialState, continuation, proposal_rng
 from detsearch.types import Fidelity, Metrics
 from tests.contracts.strategy_contract import StrategyContract
@@ -219,14 +219,13 @@ def test_before_little_is_left_to_find_one_of_each_kind_is_finished(promises: di
         found = strategy.continuation(trials, [], proposal_rng(0, len(trials)))
         return None if found is None else found.continues
 
-    promises.update({toy(4, 4): 1.01 * DOUBT, slow(2, 2): 1e-9})
+    promises.update({toy(4, 4): 1.01 * LEAST, slow(2, 2): 1e-9})
     assert next_one(history) == 3, "something promises enough"
-    promises[toy(4, 4)] = 0.99 * DOUBT
+    promises[toy(4, 4)] = 0.99 * LEAST
     assert next_one(history) == 2, "of a kind that no training was finished with, the one that promises most"
     assert next_one(history, trial(4, slow(2, 2), TrialState.RUNNING, continues=2, fidelity=Fidelity(6))) == 3
     further = [*history, replace(paused(4, slow(2, 2), 6), continues=2)]
     assert next_one(further) == 4
-    promises[toy(4, 4)] = 0.99 * LEAST
     assert after(further) == 4, "also when nothing new may begin"
     finished = [*further, replace(paused(5, slow(2, 2), FULL), continues=4)]
     assert next_one(finished) == 3
