@@ -22,9 +22,9 @@ from detsearch.search.trial import RANDOM, Proposal, Trial, TrialState, promotio
 from detsearch.types import Fidelity
 
 LEAST: Final = 3e-3
-"""What is worth going on for, of the front's hypervolume. Where nothing promises as much the model may as well be wrong:
-that a kind of module learns slowly it cannot know before a training with one was finished. On the recorded tables this
-is late enough not to delay the first 95 %."""
+"""What is worth going on for, of the front's hypervolume. Where nothing promises as much the model may be wrong: that a
+kind of module learns slowly it cannot know before a training with one was finished. On the recorded tables this is late
+enough not to delay the first 95 %."""
 
 
 @dataclass(frozen=True, kw_only=True)

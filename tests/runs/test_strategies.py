@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections import Counter
 
 from detsearch.arch.code import format_detector
+from detsearch.arch.partial_order import leq
+from detsearch.arch.spaces.base import Space
 from detsearch.arch.spaces.section import read_space
 from detsearch.arch.spaces.structures import StructuresSpace
 from detsearch.runs.settings import SearchSettings
-from detsearch.runs.strategies import make_strategy
+from detsearch.runs.strategies import make_search, make_strategy
 from detsearch.search.early import EARLY
+from detsearch.search.halving import Halving
 from detsearch.search.objective import Objective
 from detsearch.search.replay import replay
 from detsearch.search.study import Search
@@ -40,10 +43,27 @@ def evaluate(spec: object, fidelity: Fidelity, seed: int, context: TrialContext)
     return Metrics(values={"ap": len(str(spec)) / 1000 * fidelity.epochs / EPOCHS}, fidelity=fidelity)
 
 
-def played(space: object, settings: SearchSettings, trainings: int) -> tuple[Trial, ...]:
-    strategy = make_strategy(settings, space, OBJECTIVES, rungs=RUNGS, trainings=trainings)  # type: ignore[arg-type]
-    search = Search(strategy=strategy, cost=cost, evaluate=evaluate, fidelity=Fidelity(EPOCHS), seed=0)
-    return replay(search, OBJECTIVES, trials=trainings).trials
+def searched(space: Space, settings: SearchSettings, trainings: int = 4, rungs: tuple[int, ...] = RUNGS) -> Search:
+    return make_search(
+        settings, space, OBJECTIVES, rungs=rungs, trainings=trainings, cost=cost, evaluate=evaluate, seed=0
+    )
+
+
+def played(space: Space, settings: SearchSettings, trainings: int) -> tuple[Trial, ...]:
+    return replay(searched(space, settings, trainings), OBJECTIVES, trials=trainings).trials
+
+
+def test_what_settings_make_of_a_search() -> None:
+    usual = searched(SPACE, SearchSettings())
+    assert (usual.fidelity, usual.halving, usual.leq, usual.slack) == (Fidelity(EPOCHS), None, leq, 0.01)
+    ranked = searched(SPACE, SearchSettings(promote="rank", eta=2, slack=0.02))
+    assert ranked.halving == Halving(objectives=OBJECTIVES, rungs=RUNGS, eta=2)
+    assert ranked.slack == 0.02
+    assert searched(SPACE, SearchSettings(strategy="evolution")).halving is not None
+    assert searched(SPACE, SearchSettings(strategy="evolution"), rungs=(EPOCHS,)).halving is None
+    assert searched(SPACE, SearchSettings(promote="rank"), rungs=(EPOCHS,)).halving is None
+    assert searched(SPACE, SearchSettings(prune=False)).leq is None
+    assert searched(SPACE, SearchSettings(strategy="all")).leq is None, "all are wanted"
 
 
 def test_costs_come_before_what_is_given() -> None:
