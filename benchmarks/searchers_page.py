@@ -351,7 +351,8 @@ def plot(compared: Compared, path: Path, title: str) -> None:
     grid = np.arange(compared.full, compared.epochs + 1, compared.full)
     for name in shown:
         middle, low, high = median_band(compared.found[name].shares(grid.tolist()))
-        (line,) = axes.step(grid, middle, where="post", label=name)
+        marked = {"color": "black", "linewidth": 2, "zorder": 3} if name == DEFAULT else {}
+        (line,) = axes.step(grid, middle, where="post", label=name, **marked)
         axes.fill_between(grid, low, high, step="post", alpha=0.2, color=line.get_color(), linewidth=0)
     for share in SHARES:
         axes.axhline(share, color="grey", linewidth=0.5, linestyle=":")
