@@ -75,8 +75,11 @@ class World:
         return SearchSettings().pauses(epochs, warmup)
 
     def recorded(self, epochs: Iterable[float]) -> list[int]:
-        """The epochs at which the table has figures that are nearest to those."""
-        return sorted({min(self.table.epochs[:-1], key=lambda e: abs(e - wanted)) for wanted in epochs})
+        """The epochs at which the table has figures that are nearest to those. StudyError where it has none early."""
+        early = self.table.epochs[:-1]
+        if not early:
+            raise StudyError("table", "figures after several epochs", "those of full trainings alone")
+        return sorted({min(early, key=lambda e: abs(e - wanted)) for wanted in epochs})
 
     def start(self, kind: Literal["good", "poor"]) -> list[str]:
         """Codes of detectors spread along the true front, the most and the least that knowing good ones can mean, or

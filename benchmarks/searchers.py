@@ -31,7 +31,7 @@ from replays import BY_NAME, DEFAULT, EXHAUSTIVE, PAPER, SEARCHERS, Result, Run,
 from searchers_page import Compared, plot, sections
 
 from detsearch import __version__
-from detsearch.errors import StudyError, UserError
+from detsearch.errors import UserError
 from detsearch.runs.settings import TRIALS
 
 
@@ -64,8 +64,7 @@ def main() -> None:
 def compare(path: Path, names: list[str], options: argparse.Namespace) -> None:
     objectives = tuple(options.objectives.split(","))
     world = world_of(str(path), objectives, options.trainings)
-    if len(world.table.epochs) == 1:
-        raise StudyError(str(path), "figures after several epochs", "those of full trainings alone")
+    world.recorded(world.pauses)  # what is wrong with the table is said before anything is replayed
     compared = Compared(world=world, names=names, cost_seconds=options.cost_seconds)
     with multiprocessing.Pool(options.processes) as pool:
         for key, run in pool.imap(job, tasks(str(path), objectives, compared, options)):

@@ -18,6 +18,7 @@ import pytest
 from detsearch.errors import StudyError
 from detsearch.runs.settings import SearchRecipe, SearchSettings
 from detsearch.runs.strategies import make_search
+from detsearch.search.table import Table
 from detsearch.search.tablefacts import true_front
 from detsearch.search.tablefile import read_table
 from tests.benchmarks.scripts import ROOT, Load
@@ -85,6 +86,16 @@ def test_what_is_called_the_default_is_what_a_recipe_gets(load: Load) -> None:
         assert default.search(world, 3) == made
 
 
+def single(table: Table) -> Table:
+    """With nothing but full trainings."""
+    full = table.full.epochs
+    rows = [
+        replace(row, trainings={seed: replace(t, figures={full: t.figures[full]}) for seed, t in row.trainings.items()})
+        for row in table.rows
+    ]
+    return replace(table, rows=tuple(rows))
+
+
 def test_pauses_of_a_table_that_says_less(table: Path, load: Load, tmp_path: Path) -> None:
     replays = load("replays")
     known = read_table(table)
@@ -92,10 +103,13 @@ def test_pauses_of_a_table_that_says_less(table: Path, load: Load, tmp_path: Pat
 
     def pauses(**changes: Any) -> tuple[int, ...]:
         world = replays.World(replace(known, provenance={**told, **changes}), known, OBJECTIVES, 40)
-        return world.pauses  # type: ignore[no-any-return]
+        found: tuple[int, ...] = world.pauses
+        return found
 
     assert pauses() == (2, 5), "a warm-up of one epoch"
     assert pauses(images={}) == pauses(training=None) == (4, 7), "the longest there may be"
+    with pytest.raises(StudyError, match="figures after several epochs"):
+        replays.World(single(known), known, OBJECTIVES, 40).recorded([4])
     for wrong in ({"training": {"steps": 1}}, {"training": {"batch": -1}}, {"images": {"a+b": {}}}):
         with pytest.raises(StudyError, match="provenance"):
             pauses(**wrong)
